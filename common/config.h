@@ -1,0 +1,141 @@
+/* What:    the configuration: one YAML file (or the command line alone) made into one immutable struct.
+ * Owns:    struct config owns all its strings and arrays.
+ * Threads: read-only once loaded; any thread.
+ * Fails:   ERR_CONFIG with every problem found written to `problems`, each as "file:line: what was wrong and what was expected".
+ *
+ * The options, their defaults, ranges and help texts are the tables in config.def; deploy/outrigger.yaml shows them all.
+ */
+#ifndef COMMON_CONFIG_H
+#define COMMON_CONFIG_H
+
+#include "common/base.h"
+#include "common/err.h"
+#include "common/log.h"
+
+#define KEY_MAX 250 /* memcached's limit */
+
+enum read_mode { READ_ASIDE, READ_THROUGH };
+enum write_mode { WRITE_ASIDE };
+enum on_set { ON_SET_LOCAL, ON_SET_INVALIDATE };
+enum versions_mode { VERSIONS_AUTO, VERSIONS_ON, VERSIONS_OFF };
+
+/* Where something listens or is found: a unix socket when `path` is set, else host and port. */
+struct address {
+    char *text; /* as written, for messages */
+    char *host;
+    uint16_t port;
+    char *path;
+};
+
+struct config_node {
+    struct address address;
+    uint32_t weight;
+};
+
+struct config_pool {
+    struct config_node *nodes;
+    uint32_t node_count;
+    enum versions_mode versions;
+    uint32_t connections;
+    uint32_t connect_timeout_ms;
+    uint32_t timeout_ms;
+    uint32_t retry_min_ms;
+    uint32_t retry_max_ms;
+    uint32_t max_pending;
+};
+
+struct config_source {
+    char *table; /* validated identifiers; table may be schema.table */
+    char *key_column;
+    char *value_column;   /* or NULL: the columns below, as a JSON object */
+    char **value_columns;
+    uint32_t value_column_count;
+    char *flags_column;   /* or NULL */
+    char *expires_column; /* or NULL */
+};
+
+struct config_namespace {
+    char *prefix;
+    char *name; /* metrics label; unique */
+    enum read_mode read;
+    enum write_mode write;
+    enum on_set on_set;
+    uint32_t ttl_s; /* 0: none */
+    uint32_t ttl_jitter_s;
+    uint32_t negative_ttl_s; /* 0: not remembered */
+    uint32_t lease_wait_ms;
+    uint32_t lease_ttl_s;
+    uint32_t tombstone_ttl_s;
+    struct config_source *source; /* only with READ_THROUGH */
+};
+
+struct config_database {
+    struct address primary;
+    char *schema;
+    char *user;
+    char *password; /* read from password_file where that is given */
+    uint32_t threads;
+    uint32_t queue;
+    uint32_t connect_timeout_ms;
+    uint32_t timeout_ms;
+    char *tls_ca; /* or NULL */
+};
+
+struct config_peer {
+    char *region;
+    char *url;
+    char *domain; /* or NULL */
+};
+
+struct config_bus {
+    char *url;
+    struct config_peer *peers;
+    uint32_t peer_count;
+    uint32_t publish_timeout_ms;
+    uint32_t max_pending;
+    uint64_t stream_max_age_s;
+    uint64_t stream_max_bytes;
+    uint32_t stream_replicas;
+    uint32_t ack_wait_ms;
+    char *credentials_file; /* or NULL */
+};
+
+struct config {
+    char *region;
+    uint32_t threads;
+    struct address *listen;
+    uint32_t listen_count;
+    uint32_t unix_mode;
+    uint32_t max_connections;
+    uint64_t max_value_size;
+    uint32_t idle_timeout_ms; /* 0: never */
+    uint64_t max_client_buffer;
+    struct config_pool pool;
+    struct config_namespace *namespaces; /* as listed; always contains the default namespace "" */
+    uint32_t namespace_count;
+    struct config_database *database; /* or NULL */
+    struct config_bus *bus;           /* or NULL */
+    bool has_admin;
+    struct address admin;
+    bool admin_public;
+    enum log_level log_level;
+    uint32_t max_clock_skew_ms;
+    int32_t sidecar_id; /* -1: at random */
+};
+
+/* Reads and checks a file. On ERR_CONFIG *out is NULL and `problems` has a line for every problem; environment variables in the
+ * text are expanded, secrets read from the files that are named. */
+enum err config_load(const char *path, FILE *problems, struct config **out);
+
+/* The same from memory; `name` stands for the file in messages. Used by tests and fuzzers. */
+enum err config_parse(const char *name, struct span text, FILE *problems, struct config **out);
+
+/* All defaults, the nodes of `pool` ("host:port,host:port") and, where given, the addresses of `listen` (comma separated, or NULL). */
+enum err config_plain(const char *pool, const char *listen, FILE *problems, struct config **out);
+
+void config_destroy(struct config **config);
+
+/* Every option with its default and help, as text for --help. */
+void config_describe(FILE *out);
+
+#endif

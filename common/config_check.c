@@ -1,0 +1,236 @@
+#include "common/config_check.h"
+
+#include "common/config_address.h"
+
+/* The line of a field, or else that of the element or section it is missing from. */
+static uint32_t line_of(const struct config_read *read, const void *field, const char *key, const void *around, const char *around_key)
+{
+    const struct config_mark *mark = config_read_mark(read, field, key);
+    if (mark == NULL && around != NULL) {
+        mark = config_read_mark(read, around, around_key);
+    }
+    return mark == NULL ? 0 : mark->line;
+}
+
+/* False where there was something wrong with what was given, so that its value here says nothing. */
+static bool is_sound(const struct config_read *read, const void *field, const char *key)
+{
+    const struct config_mark *mark = config_read_mark(read, field, key);
+    return mark == NULL || !mark->is_bad;
+}
+
+static bool is_given(const struct config_read *read, const void *field, const char *key)
+{
+    return config_read_mark(read, field, key) != NULL;
+}
+
+/* ---- the sidecar's own addresses ---- */
+
+static void check_listen(const struct config *config, const struct config_read *read)
+{
+    for (uint32_t i = 0; i < config->listen_count; i++) {
+        for (uint32_t j = 0; j < i; j++) {
+            if (config_address_is_same(&config->listen[i], &config->listen[j])) {
+                config_problems_add(read->problems, line_of(read, &config->listen[i], NULL, NULL, NULL),
+                                    "listen[%u]: is the same address as listen[%u]", i, j);
+                break;
+            }
+        }
+    }
+    if (config->max_client_buffer < config->max_value_size && is_sound(read, &config->max_client_buffer, "max_client_buffer") &&
+        is_sound(read, &config->max_value_size, "max_value_size")) {
+        uint32_t line = line_of(read, &config->max_client_buffer, "max_client_buffer", &config->max_value_size, "max_value_size");
+        config_problems_add(read->problems, line, "max_client_buffer: is less than max_value_size, so such a value could not be read");
+    }
+}
+
+static void check_admin(const struct config *config, const struct config_read *read)
+{
+    uint32_t line = line_of(read, &config->admin, "listen", config, "admin");
+    if (!config->has_admin || config->admin.text == NULL || !is_sound(read, &config->admin, "listen")) {
+        return;
+    }
+    if (!config->admin_public && is_sound(read, &config->admin_public, "public") && !config_address_is_loopback(&config->admin)) {
+        char quoted[CONFIG_QUOTED_SIZE];
+        config_problems_add(read->problems, line, "admin.listen: %s can be reached from other hosts; that needs public: true",
+                            config_problems_quote(span_str(config->admin.text), quoted));
+    }
+    for (uint32_t i = 0; i < config->listen_count; i++) {
+        if (config_address_is_same(&config->admin, &config->listen[i])) {
+            config_problems_add(read->problems, line, "admin.listen: is the same address as listen[%u]", i);
+        }
+    }
+}
+
+/* ---- pool ---- */
+
+static void check_pool(const struct config *config, const struct config_read *read)
+{
+    const struct config_pool *pool = &config->pool;
+    for (uint32_t i = 0; i < pool->node_count; i++) {
+        for (uint32_t j = 0; j < i; j++) {
+            if (config_address_is_same(&pool->nodes[i].address, &pool->nodes[j].address)) {
+                config_problems_add(read->problems, line_of(read, &pool->nodes[i].address, "address", NULL, NULL),
+                                    "pool.nodes[%u]: is the same node as pool.nodes[%u]", i, j);
+                break;
+            }
+        }
+    }
+    if (pool->retry_min_ms > pool->retry_max_ms && is_sound(read, &pool->retry_min_ms, "retry_min") &&
+        is_sound(read, &pool->retry_max_ms, "retry_max")) {
+        config_problems_add(read->problems, line_of(read, &pool->retry_min_ms, "retry_min", &pool->retry_max_ms, "retry_max"),
+                            "pool.retry_min: is longer than retry_max");
+    }
+    for (uint32_t i = 0; i < config->namespace_count && pool->versions == VERSIONS_OFF; i++) {
+        if (config->namespaces[i].read == READ_THROUGH) {
+            config_problems_add(read->problems, line_of(read, &pool->versions, "versions", NULL, NULL),
+                                "pool.versions: \"off\" can not go with namespaces[%u].read: through: without versions nothing would keep a "
+                                "row that is already outdated from being stored (they need memcached >= 1.6.28)",
+                                i);
+            break;
+        }
+    }
+}
+
+/* ---- namespaces ---- */
+
+static void check_unique(const struct config *config, const struct config_read *read, uint32_t i)
+{
+    const struct config_namespace *ns = &config->namespaces[i];
+    char quoted[CONFIG_QUOTED_SIZE];
+    for (uint32_t j = 0; j < i; j++) {
+        const struct config_namespace *other = &config->namespaces[j];
+        if (ns->prefix != NULL && other->prefix != NULL && strcmp(ns->prefix, other->prefix) == 0) {
+            config_problems_add(read->problems, line_of(read, &ns->prefix, "prefix", ns, NULL),
+                                "namespaces[%u].prefix: %s is already that of namespaces[%u]", i,
+                                config_problems_quote(span_str(ns->prefix), quoted), j);
+            return; /* their names are the same for the same reason */
+        }
+    }
+    for (uint32_t j = 0; j < i; j++) {
+        const struct config_namespace *other = &config->namespaces[j];
+        if (ns->name == NULL || other->name == NULL || strcmp(ns->name, other->name) != 0) {
+            continue;
+        }
+        config_problems_quote(span_str(ns->name), quoted);
+        if (is_given(read, ns, NULL)) {
+            config_problems_add(read->problems, line_of(read, &ns->name, "name", ns, NULL),
+                                "namespaces[%u].name: %s is already that of namespaces[%u]", i, quoted, j);
+        } else { /* the default namespace that was added because the file has none */
+            config_problems_add(read->problems, line_of(read, &other->name, "name", other, NULL),
+                                "namespaces[%u].name: %s is already that of the default namespace", j, quoted);
+        }
+        return;
+    }
+}
+
+static void check_times(const struct config *config, const struct config_read *read, uint32_t i)
+{
+    const struct config_namespace *ns = &config->namespaces[i];
+    bool has_ttl = is_sound(read, &ns->ttl_s, "ttl") && is_sound(read, &ns->ttl_jitter_s, "ttl_jitter");
+    if (has_ttl && ns->ttl_jitter_s > 0 && ns->ttl_jitter_s >= ns->ttl_s) {
+        config_problems_add(read->problems, line_of(read, &ns->ttl_jitter_s, "ttl_jitter", ns, NULL),
+                            "namespaces[%u].ttl_jitter: must be shorter than the ttl, which is %us", i, ns->ttl_s);
+    }
+    bool has_lease = is_sound(read, &ns->lease_wait_ms, "lease_wait") && is_sound(read, &ns->lease_ttl_s, "lease_ttl");
+    if (has_lease && ns->lease_wait_ms > ns->lease_ttl_s * 1000ULL) {
+        config_problems_add(read->problems, line_of(read, &ns->lease_wait_ms, "lease_wait", ns, NULL),
+                            "namespaces[%u].lease_wait: is longer than lease_ttl, which is %us", i, ns->lease_ttl_s);
+    }
+    const struct config_database *database = config->database;
+    bool has_tombstone = database != NULL && is_sound(read, &ns->tombstone_ttl_s, "tombstone_ttl") &&
+                         is_sound(read, &database->timeout_ms, "timeout");
+    if (has_tombstone && ns->read == READ_THROUGH && ns->tombstone_ttl_s * 1000ULL <= database->timeout_ms) {
+        config_problems_add(read->problems, line_of(read, &ns->tombstone_ttl_s, "tombstone_ttl", ns, NULL),
+                            "namespaces[%u].tombstone_ttl: must be longer than database.timeout, which is %ums: a load may take that long", i,
+                            database->timeout_ms);
+    }
+}
+
+static void check_columns(const struct config_source *source, const struct config_read *read, uint32_t line, uint32_t i)
+{
+    bool has_one = is_given(read, &source->value_column, "value_column");
+    bool has_several = is_given(read, &source->value_columns, "value_columns");
+    if (has_one == has_several) {
+        config_problems_add(read->problems, line, "namespaces[%u].source: needs %s value_column or value_columns%s", i,
+                            has_one ? "either" : "one of", has_one ? ", not both" : "");
+    }
+    for (uint32_t k = 0; k < source->value_column_count; k++) {
+        for (uint32_t j = 0; j < k && source->value_columns[k] != NULL; j++) {
+            if (source->value_columns[j] != NULL && strcmp(source->value_columns[k], source->value_columns[j]) == 0) {
+                config_problems_add(read->problems, line_of(read, &source->value_columns[k], NULL, NULL, NULL),
+                                    "namespaces[%u].source.value_columns[%u]: is already value_columns[%u]", i, k, j);
+                break;
+            }
+        }
+    }
+}
+
+static void check_source(const struct config *config, const struct config_read *read, uint32_t i)
+{
+    const struct config_namespace *ns = &config->namespaces[i];
+    uint32_t line = line_of(read, &ns->source, "source", ns, NULL);
+    if (ns->source != NULL) {
+        check_columns(ns->source, read, line, i);
+    }
+    if (!is_sound(read, &ns->read, "read")) {
+        return;
+    }
+    if (ns->read == READ_ASIDE && ns->source != NULL) {
+        config_problems_add(read->problems, line, "namespaces[%u].source: is used only with read: through", i);
+    }
+    if (ns->read == READ_THROUGH && ns->source == NULL && is_sound(read, &ns->source, "source")) {
+        config_problems_add(read->problems, line_of(read, &ns->read, "read", ns, NULL), "namespaces[%u].read: \"through\" needs a source", i);
+    }
+    if (ns->read == READ_THROUGH && config->database == NULL && is_sound(read, &config->database, "database")) {
+        config_problems_add(read->problems, line_of(read, &ns->read, "read", ns, NULL),
+                            "namespaces[%u].read: \"through\" needs a database section", i);
+    }
+}
+
+/* ---- bus ---- */
+
+static void check_bus(const struct config *config, const struct config_read *read)
+{
+    const struct config_bus *bus = config->bus;
+    if (!is_given(read, &config->region, "region")) {
+        config_problems_add(read->problems, line_of(read, &config->bus, "bus", NULL, NULL),
+                            "bus: needs `region`, the name under which this region publishes");
+    }
+    for (uint32_t i = 0; i < bus->peer_count; i++) {
+        const char *region = bus->peers[i].region;
+        uint32_t line = line_of(read, &bus->peers[i].region, "region", NULL, NULL);
+        if (region == NULL) {
+            continue;
+        }
+        if (is_given(read, &config->region, "region") && is_sound(read, &config->region, "region") && strcmp(region, config->region) == 0) {
+            config_problems_add(read->problems, line, "bus.peers[%u].region: \"%s\" is this sidecar's own region", i, region);
+        }
+        for (uint32_t j = 0; j < i; j++) {
+            if (bus->peers[j].region != NULL && strcmp(region, bus->peers[j].region) == 0) {
+                config_problems_add(read->problems, line, "bus.peers[%u].region: \"%s\" is already that of bus.peers[%u]", i, region, j);
+                break;
+            }
+        }
+    }
+}
+
+void config_check(const struct config *config, const struct config_read *read)
+{
+    check_listen(config, read);
+    check_admin(config, read);
+    check_pool(config, read);
+    for (uint32_t i = 0; i < config->namespace_count; i++) {
+        check_unique(config, read, i);
+        check_times(config, read, i);
+        check_source(config, read, i);
+    }
+    if (config->database != NULL && is_given(read, &config->database->password, "password") &&
+        is_given(read, &config->database->password, "password_file")) {
+        config_problems_add(read->problems, line_of(read, &config->database->password, "password_file", NULL, NULL),
+                            "database.password_file: can not go with password; give one of them");
+    }
+    if (config->bus != NULL) {
+        check_bus(config, read);
+    }
+}

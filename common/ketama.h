@@ -1,0 +1,31 @@
+/* What:    the hash ring: which node a key belongs to. Point for point the ring of libmemcached's weighted ketama
+ *          (MEMCACHED_BEHAVIOR_KETAMA_WEIGHTED), so that a fleet can be moved over without a cold cache.
+ * Owns:    struct ketama owns its points; nodes are known by index only.
+ * Threads: immutable once made; any thread.
+ * Fails:   ERR_INVALID for no nodes or no weight.
+ * Source:  libmemcached 1.1, update_continuum() and dispatch_host(); Richard Jones, "libketama", 2007.
+ */
+#ifndef COMMON_KETAMA_H
+#define COMMON_KETAMA_H
+
+#include "common/base.h"
+#include "common/err.h"
+
+struct ketama;
+
+struct ketama_node {
+    const char *host; /* as the application's client library would be given it; a unix socket's path for unix sockets */
+    uint16_t port;    /* 0 for a unix socket */
+    uint32_t weight;  /* at least 1 */
+};
+
+enum err ketama_create(const struct ketama_node *nodes, uint32_t count, struct ketama **out);
+void ketama_destroy(struct ketama **ring);
+
+/* The index of the node that the key belongs to. O(log points); with one node the key is not even hashed. */
+uint32_t ketama_pick(const struct ketama *ring, struct span key);
+
+/* A fingerprint of the ring's points: equal rings, equal fingerprints. */
+uint64_t ketama_fingerprint(const struct ketama *ring);
+
+#endif

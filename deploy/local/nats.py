@@ -1,0 +1,72 @@
+"""One nats-server with JetStream: the bus of one region."""
+
+import json
+import shutil
+import socket
+from pathlib import Path
+from typing import Optional
+
+from . import ports
+from .process import Process
+
+_PROGRAM = shutil.which("nats-server") or "/usr/sbin/nats-server"
+
+
+class Nats:
+    """A nats-server on 127.0.0.1, with its configuration, store and log in `directory`.
+
+    http: also serve its monitoring pages, on `http_port`. extra: more lines for its configuration file.
+    """
+
+    def __init__(self, directory: Path, *, name: str = "nats", port: Optional[int] = None, http: bool = False,
+                 extra: str = ""):
+        self.name = name
+        self.directory = Path(directory)
+        self.port = port or ports.pick()
+        self.http_port = ports.pick() if http else None
+        self._extra = extra
+        self._config = self.directory / "nats.conf"
+        self.process = Process(name, [_PROGRAM, "-c", self._config], self.directory / "nats.log")
+
+    @property
+    def url(self) -> str:
+        return f"nats://127.0.0.1:{self.port}"
+
+    @property
+    def http_url(self) -> Optional[str]:
+        return f"http://127.0.0.1:{self.http_port}" if self.http_port else None
+
+    def start(self) -> "Nats":
+        """Starts it and waits until it offers JetStream to a client. Fails with ProcessError."""
+        self.directory.mkdir(parents=True, exist_ok=True)
+        http = f"http: 127.0.0.1:{self.http_port}\n" if self.http_port else ""
+        self._config.write_text(
+            f"server_name: {json.dumps(self.name)}\n"
+            f"listen: 127.0.0.1:{self.port}\n{http}"
+            f"jetstream {{ store_dir: {json.dumps(str(self.directory / 'store'))}, max_file_store: 2G, "
+            f"max_memory_store: 64M }}\n{self._extra}")
+        self.process.start()
+        self.process.wait_until(self._offers_jetstream, f"offering JetStream on port {self.port}")
+        return self
+
+    def _offers_jetstream(self) -> bool:
+        with socket.create_connection(("127.0.0.1", self.port), 5.0) as s, s.makefile("rb") as lines:
+            verb, _, info = lines.readline().partition(b" ")
+        return verb == b"INFO" and bool(json.loads(info).get("jetstream"))
+
+    def kill(self) -> None:
+        """kill -9; the store stays."""
+        self.process.kill()
+
+    def restart(self) -> None:
+        """A new process on the same port and store, after kill() or instead of the running one."""
+        self.process.kill()
+        self.start()
+
+    def lose_store(self) -> None:
+        """Kills it and removes its store, as a lost disk would."""
+        self.process.kill()
+        shutil.rmtree(self.directory / "store", ignore_errors=True)
+
+    def close(self) -> None:
+        self.process.close()

@@ -1,0 +1,206 @@
+#include "proxy/admin/routes.h"
+
+#include <dirent.h>
+#include <inttypes.h>
+#include <sys/resource.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "common/clock.h"
+
+#define PROBE_TEXT_MAX 4096
+
+void http_response_error(struct http_response *response, unsigned status, const char *code, const char *message)
+{
+    response->status = status;
+    response->content_type = "application/json";
+    fprintf(response->body, "{\"error\":{\"code\":\"%s\",\"message\":\"%s\"}}\n", code, message);
+}
+
+static void get_healthz(const struct routes *routes, const struct http_request *request, struct http_response *response)
+{
+    fputs("ok\n", response->body);
+}
+
+/* Every line of what a probe says, with the component's name before it. */
+static void write_probe(FILE *out, const char *name, bool is_ready, const char *text)
+{
+    if (*text == '\0') {
+        text = is_ready ? "ok" : "not ready";
+    }
+    while (*text != '\0') {
+        size_t len = strcspn(text, "\n");
+        fprintf(out, "%s: %.*s\n", name, (int)len, text);
+        text += len + (text[len] == '\n');
+    }
+}
+
+static void get_readyz(const struct routes *routes, const struct http_request *request, struct http_response *response)
+{
+    for (uint32_t i = 0; i < routes->probe_count; i++) {
+        const struct admin_probe *probe = &routes->probes[i];
+        char text[PROBE_TEXT_MAX] = "";
+        bool is_ready = probe->is_ready(probe->ctx, text, sizeof text);
+        write_probe(response->body, probe->name, is_ready, text);
+        if (!is_ready) {
+            response->status = 503;
+        }
+    }
+    if (routes->probe_count == 0) {
+        fputs("ok\n", response->body);
+    }
+}
+
+/* One number of /proc/self/FILE: the one after `skip` others behind the last `after`, if that is not 0. */
+static bool read_proc(const char *path, char after, int skip, uint64_t *out)
+{
+    char text[1024];
+    FILE *in = fopen(path, "re");
+    if (in == NULL) {
+        return false;
+    }
+    size_t len = fread(text, 1, sizeof text - 1, in);
+    fclose(in);
+    text[len] = '\0';
+    char *p = after != '\0' ? strrchr(text, after) : text;
+    p = p != NULL && after != '\0' ? strchr(p, ' ') : p;
+    for (int i = 0; i < skip && p != NULL; i++) {
+        p = strchr(p + 1, ' ');
+    }
+    char *end;
+    if (p == NULL) {
+        return false;
+    }
+    *out = strtoull(p, &end, 10);
+    return end != p;
+}
+
+/* Wall-clock time of the process's start; taken once, so that it does not wander when the wall clock is set. */
+static double process_started_s(void)
+{
+    uint64_t now_ms = clock_wall_ms();
+    struct timespec boot;
+    uint64_t ticks; /* from boot to start: field 22, the 20th after the command's name in brackets */
+    if (clock_gettime(CLOCK_BOOTTIME, &boot) != 0 || !read_proc("/proc/self/stat", ')', 19, &ticks)) {
+        return (double)now_ms / 1000;
+    }
+    double up_s = (double)boot.tv_sec + (double)boot.tv_nsec / 1e9 - (double)ticks / (double)sysconf(_SC_CLK_TCK);
+    return (double)now_ms / 1000 - up_s;
+}
+
+static bool count_fds(uint64_t *out)
+{
+    DIR *dir = opendir("/proc/self/fd");
+    if (dir == NULL) {
+        return false;
+    }
+    uint64_t count = 0;
+    const struct dirent *entry;
+    while ((entry = readdir(dir)) != NULL) {
+        count += entry->d_name[0] != '.';
+    }
+    closedir(dir);
+    *out = count - 1; /* without the one that counted */
+    return true;
+}
+
+static void write_header(FILE *out, const char *name, const char *type, const char *help)
+{
+    fprintf(out, "# HELP %s %s\n# TYPE %s %s\n", name, help, name, type);
+}
+
+static void write_process_gauge(FILE *out, const char *name, const char *help, uint64_t value)
+{
+    write_header(out, name, "gauge", help);
+    fprintf(out, "%s %" PRIu64 "\n", name, value);
+}
+
+/* The metrics that Prometheus' own client libraries export for every process, by the same names. */
+static void write_process(const struct routes *routes, FILE *out)
+{
+    write_header(out, "process_start_time_seconds", "gauge", "Start of the process, in seconds since 1970.");
+    fprintf(out, "process_start_time_seconds %.2f\n", routes->started_s);
+    struct timespec cpu;
+    if (clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &cpu) == 0) {
+        write_header(out, "process_cpu_seconds_total", "counter", "User and system CPU time spent.");
+        fprintf(out, "process_cpu_seconds_total %.6f\n", (double)cpu.tv_sec + (double)cpu.tv_nsec / 1e9);
+    }
+    uint64_t value;
+    if (read_proc("/proc/self/statm", '\0', 1, &value)) {
+        write_process_gauge(out, "process_resident_memory_bytes", "Resident memory.", value * (uint64_t)sysconf(_SC_PAGESIZE));
+    }
+    if (count_fds(&value)) {
+        write_process_gauge(out, "process_open_fds", "Open file descriptors.", value);
+    }
+    struct rlimit limit;
+    if (getrlimit(RLIMIT_NOFILE, &limit) == 0) {
+        write_process_gauge(out, "process_max_fds", "Most file descriptors that may be open.", limit.rlim_cur);
+    }
+    write_header(out, "outrigger_build_info", "gauge", "1, labelled by what was built.");
+    fputs("outrigger_build_info{version=\"" OUTRIGGER_VERSION "\"} 1\n", out);
+}
+
+static void get_metrics(const struct routes *routes, const struct http_request *request, struct http_response *response)
+{
+    response->content_type = "text/plain; version=0.0.4; charset=utf-8";
+    metrics_write_prometheus(routes->metrics, response->body);
+    write_process(routes, response->body);
+}
+
+static void get_index(const struct routes *routes, const struct http_request *request, struct http_response *response);
+
+static const struct route {
+    const char *method;
+    const char *path;
+    void (*handle)(const struct routes *routes, const struct http_request *request, struct http_response *response);
+    const char *help;
+} table[] = {
+    {"GET", "/", get_index, "this page"},
+    {"GET", "/healthz", get_healthz, "200 while the process runs"},
+    {"GET", "/readyz", get_readyz, "200 while every component can do its work, else 503; a line for each"},
+    {"GET", "/metrics", get_metrics, "metrics in the Prometheus text format"},
+};
+
+static void get_index(const struct routes *routes, const struct http_request *request, struct http_response *response)
+{
+    fputs("outrigger " OUTRIGGER_VERSION "\n\n", response->body);
+    for (size_t i = 0; i < ARRAY_LEN(table); i++) {
+        fprintf(response->body, "%-6s %-12s %s\n", table[i].method, table[i].path, table[i].help);
+    }
+}
+
+void routes_init(struct routes *routes, const struct admin_probe *probes, uint32_t probe_count, struct metrics *metrics)
+{
+    *routes = (struct routes){probes, probe_count, metrics, process_started_s()};
+}
+
+static void append_allow(char *allow, size_t size, const char *method)
+{
+    size_t len = strlen(allow);
+    snprintf(allow + len, size - len, "%s%s%s", len > 0 ? ", " : "", method, strcmp(method, "GET") == 0 ? ", HEAD" : "");
+}
+
+void routes_dispatch(const struct routes *routes, const struct http_request *request, struct http_response *response)
+{
+    const char *method = strcmp(request->method, "HEAD") == 0 ? "GET" : request->method;
+    char allow[sizeof response->allow] = "";
+    response->status = 200;
+    response->content_type = "text/plain; charset=utf-8";
+    response->allow[0] = '\0';
+    for (size_t i = 0; i < ARRAY_LEN(table); i++) {
+        if (strcmp(table[i].path, request->path) != 0) {
+            continue;
+        }
+        if (strcmp(table[i].method, method) == 0) {
+            table[i].handle(routes, request, response);
+            return;
+        }
+        append_allow(allow, sizeof allow, table[i].method);
+    }
+    if (allow[0] == '\0') {
+        http_response_error(response, 404, "not_found", "there is nothing at this path; GET / lists what there is");
+        return;
+    }
+    memcpy(response->allow, allow, sizeof allow);
+    http_response_error(response, 405, "method_not_allowed", "this path does not take this method; see the Allow header");
+}

@@ -1,0 +1,314 @@
+#include "proxy/app/app.h"
+
+#include <signal.h>
+#include <sys/random.h>
+#include <sys/resource.h>
+#include <unistd.h>
+
+#include "common/clock.h"
+#include "proxy/admin/http.h"
+#include "proxy/app/worker.h"
+
+#define DRAIN_MS 5000
+#define SPARE_DESCRIPTORS 256
+
+struct app {
+    const struct config *config;
+    struct log *log;
+    struct metric_registry *registry;
+    struct namespaces namespaces;
+    struct ketama *ring;
+    struct worker **workers;
+    uint32_t worker_count;
+    struct loader *loader;
+    struct bus *bus;
+    struct admin *admin;
+    _Atomic uint32_t connection_count;
+    sigset_t signals;
+};
+
+/* --- what admin asks, on its own thread --- */
+
+static bool pool_is_ready(void *ctx, char *text, size_t size)
+{
+    struct app *app = ctx;
+    const struct config_pool *pool = &app->config->pool;
+    struct metrics *metrics = metric_registry_metrics(app->registry);
+    uint64_t wanted = (uint64_t)app->config->threads * pool->connections;
+    size_t used = 0;
+    bool is_ready = true;
+    text[0] = '\0';
+    for (uint32_t i = 0; i < pool->node_count && used < size; i++) {
+        uint64_t up = metrics_sum(metrics, METRIC_NODE_UP, i);
+        if (up < wanted) {
+            int n = snprintf(text + used, size - used, "%snode %s: %lu of %lu connections", is_ready ? "" : "; ",
+                             pool->nodes[i].address.text, (unsigned long)up, (unsigned long)wanted);
+            used += n > 0 ? (size_t)n : 0;
+            is_ready = false;
+        }
+    }
+    return is_ready;
+}
+
+static bool database_is_ready(void *ctx, char *text, size_t size)
+{
+    return loader_is_ready(((struct app *)ctx)->loader, text, size);
+}
+
+static bool invalidation_bus_is_ready(void *ctx, char *text, size_t size)
+{
+    return bus_is_ready(((struct app *)ctx)->bus, text, size);
+}
+
+/* --- what the bus delivers, on its thread --- */
+
+static void apply(void *ctx, struct delivery *delivery)
+{
+    struct app *app = ctx;
+    uint32_t hash = 2166136261U; /* FNV-1a: one key, one worker */
+    for (size_t i = 0; i < delivery->event.key_len; i++) {
+        hash = (hash ^ (unsigned char)delivery->event.key[i]) * 16777619U;
+    }
+    worker_apply(app->workers[hash % app->worker_count], delivery);
+}
+
+/* --- upward --- */
+
+static void raise_descriptor_limit(struct app *app)
+{
+    struct rlimit limit;
+    rlim_t wanted = app->config->max_connections + SPARE_DESCRIPTORS;
+    if (getrlimit(RLIMIT_NOFILE, &limit) < 0 || limit.rlim_cur >= wanted) {
+        return;
+    }
+    limit.rlim_cur = limit.rlim_max == RLIM_INFINITY ? wanted : MIN(wanted, limit.rlim_max);
+    setrlimit(RLIMIT_NOFILE, &limit);
+    if (limit.rlim_cur < wanted) {
+        log_warn(app->log, "the limit of open files is %lu: less than max_connections (%u) needs; raise it (ulimit -n, LimitNOFILE=)",
+                 (unsigned long)limit.rlim_cur, app->config->max_connections);
+    }
+}
+
+static enum err open_listeners(struct app *app, int *fds, bool is_first, const int *first_fds)
+{
+    const struct config *config = app->config;
+    char error[256];
+    for (uint32_t i = 0; i < config->listen_count; i++) {
+        fds[i] = -1;
+    }
+    for (uint32_t i = 0; i < config->listen_count; i++) {
+        const struct address *address = &config->listen[i];
+        if (address->path != NULL && !is_first) {
+            fds[i] = dup(first_fds[i]);
+            if (fds[i] < 0) {
+                log_error(app->log, "can not share %s: no descriptors left", address->text);
+                return ERR_IO;
+            }
+            continue;
+        }
+        /* With SO_REUSEPORT a second process would get on the port unnoticed and take half of the clients. */
+        enum err err = is_first ? listener_probe(address, error, sizeof error) : OK;
+        if (err == OK) {
+            err = listener_socket(address, config->unix_mode, &fds[i], error, sizeof error);
+        }
+        if (err != OK) {
+            log_error(app->log, "%s", error);
+            return err;
+        }
+    }
+    return OK;
+}
+
+static void close_all(int *fds, uint32_t count)
+{
+    for (uint32_t i = 0; i < count; i++) {
+        if (fds[i] >= 0) {
+            close(fds[i]);
+        }
+    }
+}
+
+static enum err create_workers(struct app *app)
+{
+    const struct config *config = app->config;
+    struct worker_context context = {
+        .config = config,
+        .namespaces = &app->namespaces,
+        .ring = app->ring,
+        .log = app->log,
+        .metrics = metric_registry_metrics(app->registry),
+        .connection_count = &app->connection_count,
+        .started_ms = clock_wall_ms(),
+    };
+    uint32_t id = (uint32_t)config->sidecar_id;
+    if (config->sidecar_id < 0 && getrandom(&id, sizeof id, 0) != sizeof id) {
+        id = (uint32_t)clock_mono_us();
+    }
+    enum err err = OK;
+    uint32_t n = config->listen_count;
+    int *all = xcalloc((size_t)config->threads * n, sizeof *all);
+    for (uint32_t w = 0; w < config->threads; w++) {
+        err = open_listeners(app, &all[w * n], w == 0, all);
+        if (err != OK) {
+            close_all(all, (w + 1) * n);
+            goto out;
+        }
+    }
+    app->workers = xcalloc(config->threads, sizeof(struct worker *));
+    for (uint32_t w = 0; w < config->threads; w++) {
+        err = worker_create(&context, w, id + w, &all[w * n], &app->workers[w]);
+        if (err != OK) {
+            log_error(app->log, "can not start worker %u: %s", w, err_text(err));
+            close_all(&all[(w + 1) * n], (config->threads - w - 1) * n);
+            goto out;
+        }
+        app->worker_count++;
+    }
+out:
+    free(all);
+    return err;
+}
+
+static enum err start_admin(struct app *app)
+{
+    const struct config *config = app->config;
+    if (!config->has_admin) {
+        return OK;
+    }
+    struct admin_probe probes[3];
+    uint32_t count = 0;
+    probes[count++] = (struct admin_probe){"pool", pool_is_ready, app};
+    if (app->loader != NULL) {
+        probes[count++] = (struct admin_probe){"database", database_is_ready, app};
+    }
+    if (app->bus != NULL) {
+        probes[count++] = (struct admin_probe){"bus", invalidation_bus_is_ready, app};
+    }
+    struct admin_options options = {
+        .address = &config->admin,
+        .unix_mode = config->unix_mode,
+        .metrics = metric_registry_metrics(app->registry),
+        .probes = probes,
+        .probe_count = count,
+    };
+    return admin_create(&options, app->log, &app->admin);
+}
+
+static enum err start(struct app *app)
+{
+    const struct config *config = app->config;
+    struct metrics *metrics = metric_registry_metrics(app->registry);
+    raise_descriptor_limit(app);
+    enum err err = pool_ring(&config->pool, &app->ring);
+    if (err != OK) {
+        return err;
+    }
+    err = create_workers(app);
+    if (err != OK) {
+        return err;
+    }
+    if (config->database != NULL) {
+        err = loader_create(config, app->log, metrics, &app->loader);
+        if (err != OK) {
+            log_error(app->log, "can not start the database threads: %s", err_text(err));
+            return err;
+        }
+    }
+    if (config->bus != NULL) {
+        err = bus_create(config, app->log, metrics, (struct bus_sink){apply, app}, &app->bus);
+        if (err != OK) {
+            log_error(app->log, "can not start the bus: %s", err_text(err));
+            return err;
+        }
+    }
+    for (uint32_t i = 0; i < app->worker_count; i++) {
+        err = worker_start(app->workers[i], app->loader, app->bus);
+        if (err != OK) {
+            log_error(app->log, "can not start worker %u: %s", i, err_text(err));
+            return err;
+        }
+    }
+    return start_admin(app);
+}
+
+/* --- downward --- */
+
+static void drain(struct app *app)
+{
+    for (uint32_t i = 0; i < app->worker_count; i++) {
+        worker_drain(app->workers[i]);
+    }
+    uint64_t deadline_us = clock_mono_us() + 1000ULL * DRAIN_MS;
+    for (uint32_t i = 0; i < app->worker_count; i++) {
+        while (!worker_is_drained(app->workers[i]) && clock_mono_us() < deadline_us) {
+            struct timespec pause = {.tv_nsec = 5000000};
+            if (sigtimedwait(&app->signals, NULL, &pause) > 0) {
+                log_warn(app->log, "a second signal: not waiting for clients any longer");
+                return;
+            }
+        }
+    }
+}
+
+static void stop(struct app *app)
+{
+    admin_destroy(&app->admin);
+    for (uint32_t i = 0; i < app->worker_count; i++) {
+        worker_stop(app->workers[i]);
+    }
+    if (app->bus != NULL) {
+        bus_stop(app->bus);
+    }
+    loader_destroy(&app->loader);
+    for (uint32_t i = 0; i < app->worker_count; i++) {
+        worker_destroy(&app->workers[i]);
+    }
+    free(app->workers);
+    bus_destroy(&app->bus);
+    ketama_destroy(&app->ring);
+    namespaces_deinit(&app->namespaces);
+    metric_registry_destroy(&app->registry);
+    for (uint32_t i = 0; i < app->config->listen_count; i++) {
+        if (app->config->listen[i].path != NULL && app->worker_count > 0) {
+            unlink(app->config->listen[i].path);
+        }
+    }
+}
+
+/* Waits for SIGTERM or SIGINT; the others that are blocked are noted. */
+static int wait_for_signal(struct app *app)
+{
+    for (;;) {
+        int signal = 0;
+        if (sigwait(&app->signals, &signal) == 0 && (signal == SIGTERM || signal == SIGINT)) {
+            return signal;
+        }
+    }
+}
+
+enum err app_run(const struct config *config)
+{
+    struct app app = {.config = config};
+    app.log = log_create(STDERR_FILENO, config->log_level);
+    app.registry = metric_registry_create(config, command_words, COMMAND_COUNT);
+    namespaces_init(&app.namespaces, config);
+    /* Before any thread exists, so that all inherit it: signals come to this thread only. */
+    signal(SIGPIPE, SIG_IGN);
+    signal(SIGHUP, SIG_IGN);
+    sigemptyset(&app.signals);
+    sigaddset(&app.signals, SIGTERM);
+    sigaddset(&app.signals, SIGINT);
+    pthread_sigmask(SIG_BLOCK, &app.signals, NULL);
+    enum err err = start(&app);
+    if (err == OK) {
+        log_info(app.log, "outrigger %s: region %s, %u workers, %u nodes, %u namespaces, listening on %s%s", OUTRIGGER_VERSION,
+                 config->region, config->threads, config->pool.node_count, config->namespace_count, config->listen[0].text,
+                 config->listen_count > 1 ? " and others" : "");
+        int signal = wait_for_signal(&app);
+        log_info(app.log, "signal %d: finishing what is under way", signal);
+        drain(&app);
+    }
+    stop(&app);
+    log_destroy(&app.log);
+    return err;
+}

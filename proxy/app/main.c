@@ -1,0 +1,37 @@
+/* What:    the process: command line, configuration, exit status. Everything else hangs from struct app. */
+#include <stdio.h>
+
+#include "proxy/app/app.h"
+#include "proxy/app/options.h"
+
+int main(int argc, char **argv)
+{
+    struct options options;
+    if (options_parse(argc, argv, &options) != OK) {
+        return 2;
+    }
+    if (options.action == ACTION_HELP) {
+        options_print_help();
+        return 0;
+    }
+    if (options.action == ACTION_VERSION) {
+        puts("outrigger " OUTRIGGER_VERSION);
+        return 0;
+    }
+    struct config *config = NULL;
+    enum err err = options.config != NULL ? config_load(options.config, stderr, &config)
+                                          : config_plain(options.pool, options.listen, stderr, &config);
+    if (err != OK) {
+        fprintf(stderr, "outrigger: the configuration is not usable\n");
+        return 2;
+    }
+    int status = 0;
+    if (options.action == ACTION_CHECK) {
+        printf("%s: good: region %s, %u nodes, %u namespaces\n", options.config != NULL ? options.config : "--pool", config->region,
+               config->pool.node_count, config->namespace_count);
+    } else {
+        status = app_run(config) == OK ? 0 : 1;
+    }
+    config_destroy(&config);
+    return status;
+}

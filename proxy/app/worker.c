@@ -1,0 +1,189 @@
+#include "proxy/app/worker.h"
+
+#include <unistd.h>
+
+#include "proxy/cache/invalidate.h"
+
+#define MEMORY_LIMIT (4ULL << 30)  /* bytes under way in one worker */
+#define WAIT_LOOK_US 5000          /* how often the pool is looked at before the first client is let in */
+#define DRAIN_LOOK_US 10000
+
+struct worker {
+    struct worker_context context;
+    uint32_t index;
+    struct loop loop;
+    struct cache cache;
+    struct front front;
+    struct listener *listeners;
+    int *listen_fds;
+    bool is_listening;
+    struct timer ready_timer;
+    struct timer drain_timer;
+    struct mail start_mail;
+    struct mail drain_mail;
+    pthread_t thread;
+    bool has_thread;
+    _Atomic bool is_drained;
+};
+
+static void close_listeners(struct worker *w)
+{
+    for (uint32_t i = 0; i < w->context.config->listen_count; i++) {
+        if (w->is_listening) {
+            listener_close(&w->listeners[i]);
+        } else if (w->listen_fds[i] >= 0) {
+            close(w->listen_fds[i]);
+        }
+        w->listen_fds[i] = -1;
+    }
+    w->is_listening = false;
+}
+
+static void listen_when_ready(struct timer *timer)
+{
+    struct worker *w = container_of(timer, struct worker, ready_timer);
+    const struct config *config = w->context.config;
+    if (!pool_was_tried(&w->cache.pool)) {
+        timer_start(timer, WAIT_LOOK_US);
+        return;
+    }
+    for (uint32_t i = 0; i < config->listen_count; i++) {
+        listener_open(&w->listeners[i], &w->loop, w->listen_fds[i], config->listen[i].path != NULL, &w->front, session_accept);
+    }
+    w->is_listening = true;
+}
+
+static void look_for_end(struct timer *timer)
+{
+    struct worker *w = container_of(timer, struct worker, drain_timer);
+    if (w->front.session_count == 0 && w->cache.pending == 0) {
+        atomic_store_explicit(&w->is_drained, true, memory_order_release);
+        return;
+    }
+    timer_start(timer, DRAIN_LOOK_US);
+}
+
+static void on_start(struct mail *mail, void *owner)
+{
+    struct worker *w = owner;
+    pool_init(&w->cache.pool, w->context.ring, w->context.config, &w->loop, w->context.log, w->front.shard);
+    listen_when_ready(&w->ready_timer);
+}
+
+static void on_drain(struct mail *mail, void *owner)
+{
+    struct worker *w = owner;
+    timer_stop(&w->ready_timer);
+    close_listeners(w);
+    front_drain(&w->front);
+    look_for_end(&w->drain_timer);
+}
+
+static void on_delivery(struct mail *mail, void *owner)
+{
+    struct worker *w = owner;
+    invalidate_delivery(&w->cache, container_of(mail, struct delivery, mail));
+}
+
+void worker_apply(struct worker *w, struct delivery *delivery)
+{
+    delivery->mail.deliver = on_delivery;
+    mailbox_post(&w->loop.mailbox, &delivery->mail);
+}
+
+enum err worker_create(const struct worker_context *context, uint32_t index, uint32_t clock_id, const int *listen_fds, struct worker **out)
+{
+    const struct config *config = context->config;
+    struct worker *w = xcalloc(1, sizeof *w);
+    w->context = *context;
+    w->index = index;
+    w->listeners = xcalloc(config->listen_count, sizeof *w->listeners);
+    w->listen_fds = xcalloc(config->listen_count, sizeof *w->listen_fds);
+    memcpy(w->listen_fds, listen_fds, config->listen_count * sizeof *listen_fds);
+    enum err err = loop_init(&w->loop, w, MEMORY_LIMIT);
+    if (err != OK) {
+        close_listeners(w);
+        free(w->listeners);
+        free(w->listen_fds);
+        free(w);
+        return err;
+    }
+    struct metrics_shard *shard = metrics_shard_create(context->metrics);
+    cache_init(&w->cache, config, context->namespaces, &w->loop, context->log, shard, clock_id);
+    w->front = (struct front){
+        .config = config,
+        .cache = &w->cache,
+        .loop = &w->loop,
+        .log = context->log,
+        .metrics = context->metrics,
+        .shard = shard,
+        .connection_count = context->connection_count,
+        .started_ms = context->started_ms,
+    };
+    front_init(&w->front);
+    timer_init(&w->ready_timer, &w->loop, listen_when_ready);
+    timer_init(&w->drain_timer, &w->loop, look_for_end);
+    *out = w;
+    return OK;
+}
+
+static void *run(void *arg)
+{
+    struct worker *w = arg;
+    char name[16];
+    snprintf(name, sizeof name, "worker-%u", w->index);
+    pthread_setname_np(pthread_self(), name);
+    loop_run(&w->loop);
+    return NULL;
+}
+
+enum err worker_start(struct worker *w, struct loader *loader, struct bus *bus)
+{
+    w->cache.loader = loader;
+    w->cache.bus = bus;
+    w->start_mail.deliver = on_start;
+    mailbox_post(&w->loop.mailbox, &w->start_mail);
+    w->has_thread = pthread_create(&w->thread, NULL, run, w) == 0;
+    return w->has_thread ? OK : ERR_NOMEM;
+}
+
+void worker_drain(struct worker *w)
+{
+    w->drain_mail.deliver = on_drain;
+    mailbox_post(&w->loop.mailbox, &w->drain_mail);
+}
+
+bool worker_is_drained(struct worker *w)
+{
+    return atomic_load_explicit(&w->is_drained, memory_order_acquire);
+}
+
+void worker_stop(struct worker *w)
+{
+    if (w->has_thread) {
+        loop_stop(&w->loop);
+        pthread_join(w->thread, NULL);
+        w->has_thread = false;
+    }
+}
+
+void worker_destroy(struct worker **worker)
+{
+    struct worker *w = *worker;
+    if (w == NULL) {
+        return;
+    }
+    w->cache.is_stopping = true;
+    mailbox_drain(&w->loop.mailbox, w); /* what loader and bus have sent since the thread ended */
+    close_listeners(w);
+    timer_stop(&w->ready_timer);
+    timer_stop(&w->drain_timer);
+    front_deinit(&w->front);
+    pool_deinit(&w->cache.pool);
+    cache_deinit(&w->cache);
+    loop_deinit(&w->loop);
+    free(w->listeners);
+    free(w->listen_fds);
+    free(w);
+    *worker = NULL;
+}

@@ -1,0 +1,40 @@
+/* What:    one worker thread: its loop, its view of the pool, its part of the cache, its listeners and sessions.
+ * Owns:    all of these. Ring, namespaces, loader and bus are shared and borrowed.
+ * Threads: worker_create/start/stop/destroy on the main thread; the rest is the worker's own. worker_apply() from the bus's thread.
+ */
+#ifndef PROXY_APP_WORKER_H
+#define PROXY_APP_WORKER_H
+
+#include <pthread.h>
+
+#include "proxy/front/session.h"
+#include "proxy/net/listener.h"
+
+struct worker_context {
+    const struct config *config;
+    const struct namespaces *namespaces;
+    const struct ketama *ring;
+    struct log *log;
+    struct metrics *metrics;
+    _Atomic uint32_t *connection_count;
+    uint64_t started_ms;
+};
+
+struct worker;
+
+/* `listen_fds`: one for each of config.listen, taken over. */
+enum err worker_create(const struct worker_context *context, uint32_t index, uint32_t clock_id, const int *listen_fds, struct worker **out);
+
+/* Starts the thread. Clients are accepted once every node has been tried, so that the first of them does not meet an empty pool. */
+enum err worker_start(struct worker *worker, struct loader *loader, struct bus *bus);
+
+/* Applies an invalidation of another region; any thread. */
+void worker_apply(struct worker *worker, struct delivery *delivery);
+
+void worker_drain(struct worker *worker); /* no new clients; those that are there are answered and closed */
+bool worker_is_drained(struct worker *worker);
+void worker_stop(struct worker *worker); /* ends the thread */
+/* After the loader and the bus have stopped: ends what is still under way. */
+void worker_destroy(struct worker **worker);
+
+#endif

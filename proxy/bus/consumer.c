@@ -1,0 +1,470 @@
+#include "proxy/bus/consumer.h"
+
+#include <inttypes.h>
+
+#define ANSWER_WAIT_US 5000000ULL
+#define RETRY_MIN_MS 250
+#define RETRY_MAX_MS 15000
+#define PULL_RETRY_MIN_MS 100
+#define PULL_RETRY_MAX_MS 5000
+
+#define PULL_EXPIRES_US 5000000ULL
+#define PULL_GRACE_US 1500000ULL /* on top of PULL_EXPIRES_US, until a request is over even without a word from the server */
+#define PULL_PAUSE_US 100000ULL
+#define HEARTBEAT_US 1250000ULL
+#define SILENCE_US 5000000ULL /* without message or heartbeat: ask again */
+#define SILENCES_MAX 2        /* in a row; then the consumer itself is looked at */
+#define PULL_BYTES_MAX (4U << 20)
+
+#define NAK_MIN_MS 250 /* doubling with every delivery */
+#define NAK_MAX_MS 30000
+#define NAK_UNSUPPORTED_MS 60000
+#define ERROR_MAX 160
+
+void consumer_init(struct consumer *c, const struct consumer_context *context, uint32_t index)
+{
+    const struct config_peer *peer = &context->config->bus->peers[index];
+    *c = (struct consumer){
+        .transport = context->transport,
+        .log = context->log,
+        .metrics = context->metrics,
+        .mailbox = context->mailbox,
+        .sink = context->sink,
+        .own_region = context->config->region,
+        .peer = peer,
+        .index = index,
+        .ack_wait_ms = context->config->bus->ack_wait_ms,
+        .state = CONSUMER_DOWN,
+        .due_us = UINT64_MAX,
+        .batch = PULL_BATCH,
+    };
+    list_init(&c->messages);
+    jetstream_stream_name(peer->region, c->stream);
+    jetstream_consumer_name(c->own_region, c->durable);
+    jetstream_key_subject(peer->region, c->subject);
+    backoff_init(&c->backoff, RETRY_MIN_MS, RETRY_MAX_MS, context->seed + index);
+    backoff_init(&c->pull_backoff, PULL_RETRY_MIN_MS, PULL_RETRY_MAX_MS, context->seed + index);
+}
+
+void consumer_deinit(struct consumer *c)
+{
+    struct list *link;
+    while ((link = list_pop_front(&c->messages)) != NULL) {
+        free(list_entry(link, struct bus_message, link));
+    }
+    c->under_way = 0;
+}
+
+static void count(struct consumer *c, enum metric metric, uint64_t n)
+{
+    metrics_add(c->metrics, metric, 1 + c->index, n);
+}
+
+static void count_error(struct consumer *c, enum err err)
+{
+    metrics_add(c->metrics, METRIC_ERRORS, metric_index2(SOURCE_BUS, ERR_COUNT, err), 1);
+}
+
+/* --- the durable consumer on the peer's stream --- */
+
+static enum err ask(struct consumer *c, const char *verb, char kind, const char *body)
+{
+    char subject[SUBJECT_MAX];
+    char reply[SUBJECT_MAX];
+    jetstream_api(c->peer->domain, verb, c->stream, c->durable, subject);
+    snprintf(reply, sizeof reply, "%s.%c.%" PRIu64, c->transport->inbox, kind, ++c->request);
+    struct outgoing out = {.subject = subject, .reply = reply, .data = span_str(body)};
+    return c->transport->ops->send(c->transport, &out);
+}
+
+static void retry_later(struct consumer *c, uint64_t now_us)
+{
+    c->state = CONSUMER_WAITING;
+    c->due_us = now_us + backoff_next_us(&c->backoff);
+    c->credit = 0;
+}
+
+static void create(struct consumer *c, uint64_t now_us)
+{
+    char *body = jetstream_consumer_body(c->stream, c->own_region, c->ack_wait_ms);
+    enum err err = body == NULL ? ERR_NOMEM : ask(c, "CONSUMER.DURABLE.CREATE", 'c', body);
+    free(body);
+    if (err != OK) {
+        snprintf(c->problem, sizeof c->problem, "%s", err_text(err));
+        retry_later(c, now_us);
+        return;
+    }
+    c->state = CONSUMER_CREATING;
+    c->due_us = now_us + ANSWER_WAIT_US;
+    c->credit = 0;
+}
+
+void consumer_on_up(struct consumer *c, uint64_t now_us)
+{
+    c->problem[0] = '\0';
+    backoff_reset(&c->backoff);
+    backoff_reset(&c->pull_backoff);
+    create(c, now_us);
+}
+
+void consumer_on_down(struct consumer *c)
+{
+    c->state = CONSUMER_DOWN;
+    c->due_us = UINT64_MAX;
+    c->credit = 0;
+    c->no_stream = false;
+    c->problem[0] = '\0';
+}
+
+static void start_pulling(struct consumer *c, uint64_t now_us)
+{
+    log_info(c->log, "bus: receiving the invalidations of region %s (stream %s, consumer %s)", c->peer->region, c->stream, c->durable);
+    c->state = CONSUMER_PULLING;
+    c->due_us = now_us;
+    c->first_request = c->request + 1;
+    c->batch = PULL_BATCH;
+    c->credit = 0;
+    c->since_pull = 0;
+    c->silences = 0;
+    c->heard_us = now_us;
+    c->no_stream = false;
+    c->problem[0] = '\0';
+    backoff_reset(&c->backoff);
+}
+
+static void on_refusal(struct consumer *c, const struct answer *answer, uint64_t now_us)
+{
+    bool was_missing = c->no_stream;
+    c->no_stream = answer->err_code == JETSTREAM_STREAM_NOT_FOUND;
+    snprintf(c->problem, sizeof c->problem, "%s", answer->text);
+    retry_later(c, now_us);
+    if (!c->no_stream) {
+        count_error(c, ERR_BUS);
+        log_warn(c->log, "bus: the invalidations of region %s can not be received: %s (%d); trying again", c->peer->region, answer->text,
+                 answer->err_code != 0 ? answer->err_code : answer->code);
+    } else if (!was_missing) {
+        log_info(c->log, "bus: region %s has no stream %s yet: waiting for a sidecar of that region to create it", c->peer->region,
+                 c->stream);
+    }
+}
+
+void consumer_on_answer(struct consumer *c, uint64_t request, const struct incoming *message, uint64_t now_us)
+{
+    if (c->state != CONSUMER_CREATING || request != c->request) {
+        return;
+    }
+    struct answer answer;
+    if (jetstream_answer(message, &answer) == OK) {
+        start_pulling(c, now_us);
+    } else {
+        on_refusal(c, &answer, now_us);
+    }
+    answer_clear(&answer);
+}
+
+/* --- pulling --- */
+
+static enum err pull(struct consumer *c, uint64_t now_us)
+{
+    char body[160];
+    if (c->since_pull >= c->batch) { /* served in full before it expired: a backlog */
+        c->batch = MIN(c->batch * 2, PULL_BATCH_MAX);
+    }
+    snprintf(body, sizeof body, "{\"batch\":%u,\"max_bytes\":%u,\"expires\":%llu,\"idle_heartbeat\":%llu}", c->batch, PULL_BYTES_MAX,
+             PULL_EXPIRES_US * 1000, HEARTBEAT_US * 1000);
+    enum err err = ask(c, "CONSUMER.MSG.NEXT", 'r', body);
+    if (err != OK) {
+        c->due_us = now_us + backoff_next_us(&c->pull_backoff);
+        return err;
+    }
+    if (c->credit == 0) {
+        c->heard_us = now_us;
+    }
+    c->credit += c->batch;
+    c->since_pull = 0;
+    c->pulled_us = now_us;
+    return OK;
+}
+
+/* No word for so long: the requests were lost, or their answers. */
+static void on_silence(struct consumer *c, uint64_t now_us)
+{
+    c->credit = 0;
+    c->first_request = c->request + 1;
+    if (++c->silences < SILENCES_MAX) {
+        log_info(c->log, "bus: no heartbeat from stream %s of region %s: asking again", c->stream, c->peer->region);
+        return;
+    }
+    log_warn(c->log, "bus: no heartbeat from stream %s of region %s for the %uth time: looking for the consumer", c->stream,
+             c->peer->region, c->silences);
+    create(c, now_us);
+}
+
+/* Returns when to look again. */
+static uint64_t step_pulling(struct consumer *c, uint64_t now_us)
+{
+    if (c->credit > 0 && now_us >= c->heard_us + SILENCE_US) {
+        on_silence(c, now_us);
+        if (c->state != CONSUMER_PULLING) {
+            return c->due_us;
+        }
+    }
+    if (c->credit > 0 && now_us >= c->pulled_us + PULL_EXPIRES_US + PULL_GRACE_US) {
+        c->credit = 0; /* every request is over by now, whatever was lost */
+        c->first_request = c->request + 1;
+    }
+    bool is_full = c->under_way >= DELIVERIES_SOFT;
+    while (now_us >= c->due_us && !is_full && c->credit <= c->batch) {
+        if (pull(c, now_us) != OK) {
+            break;
+        }
+    }
+    uint64_t next_us = UINT64_MAX;
+    if (c->credit > 0) {
+        next_us = MIN(c->heard_us + SILENCE_US, c->pulled_us + PULL_EXPIRES_US + PULL_GRACE_US);
+    }
+    if (c->due_us > now_us && c->credit <= c->batch && !is_full) {
+        next_us = MIN(next_us, c->due_us);
+    }
+    return next_us;
+}
+
+uint64_t consumer_step(struct consumer *c, uint64_t now_us)
+{
+    switch (c->state) {
+    case CONSUMER_DOWN:
+        return UINT64_MAX;
+    case CONSUMER_CREATING:
+        if (now_us >= c->due_us) {
+            snprintf(c->problem, sizeof c->problem, "JetStream does not answer");
+            log_warn(c->log, "bus: JetStream of region %s does not answer; trying again", c->peer->region);
+            retry_later(c, now_us);
+        }
+        return c->due_us;
+    case CONSUMER_WAITING:
+        if (now_us >= c->due_us) {
+            create(c, now_us);
+        }
+        return c->due_us;
+    case CONSUMER_PULLING:
+        return step_pulling(c, now_us);
+    }
+    return UINT64_MAX;
+}
+
+/* A pull request is over; what it did not deliver is no credit any more. */
+static void give_back(struct consumer *c, const struct incoming *message)
+{
+    uint32_t n = message->has_pending ? message->pending_messages : c->batch;
+    c->credit -= MIN(n, c->credit);
+}
+
+/* The usual end of a request. One that ends at once, with nothing in it, is not asked for again at once. */
+static void on_request_over(struct consumer *c, uint64_t now_us)
+{
+    if (c->since_pull == 0 && now_us < c->pulled_us + PULL_PAUSE_US) {
+        c->due_us = MAX(c->due_us, now_us + PULL_PAUSE_US);
+    }
+}
+
+static void on_conflict(struct consumer *c, const struct incoming *message, uint64_t now_us)
+{
+    const char *what = message->description;
+    give_back(c, message);
+    if (strstr(what, "MaxBytes") != NULL || strstr(what, "Batch Completed") != NULL) {
+        on_request_over(c, now_us);
+        return;
+    }
+    if (strstr(what, "Consumer Deleted") != NULL) {
+        log_warn(c->log, "bus: the consumer %s of region %s was deleted: creating it again", c->durable, c->peer->region);
+        retry_later(c, now_us);
+        return;
+    }
+    struct answer shown; /* for a printable description */
+    jetstream_answer(message, &shown);
+    log_warn(c->log, "bus: region %s: a pull request was refused: %s", c->peer->region, shown.text);
+    c->due_us = now_us + backoff_next_us(&c->pull_backoff);
+}
+
+void consumer_on_status(struct consumer *c, uint64_t request, const struct incoming *message, uint64_t now_us)
+{
+    if (c->state != CONSUMER_PULLING || request < c->first_request || request > c->request) {
+        return; /* late */
+    }
+    c->heard_us = now_us;
+    c->silences = 0;
+    switch (message->status) {
+    case STATUS_HEARTBEAT:
+        break;
+    case STATUS_NO_MESSAGES:
+    case STATUS_EXPIRED:
+        give_back(c, message);
+        c->batch = PULL_BATCH;
+        backoff_reset(&c->pull_backoff);
+        on_request_over(c, now_us);
+        break;
+    case STATUS_CONFLICT:
+        on_conflict(c, message, now_us);
+        break;
+    case STATUS_NO_RESPONDERS: /* neither stream nor consumer, or no JetStream */
+        snprintf(c->problem, sizeof c->problem, "stream %s or consumer %s is gone, or JetStream is not running", c->stream, c->durable);
+        log_warn(c->log, "bus: region %s: %s; trying again", c->peer->region, c->problem);
+        retry_later(c, now_us);
+        break;
+    default:
+        give_back(c, message);
+        count_error(c, ERR_PROTOCOL);
+        log_error(c->log, "bus: region %s: a pull request was answered with status %d", c->peer->region, message->status);
+        c->due_us = now_us + backoff_next_us(&c->pull_backoff);
+    }
+}
+
+/* --- messages --- */
+
+/* Tells the stream what became of a message. What does not arrive only means that the message comes again. */
+static void settle(struct consumer *c, const char *reply, const char *verdict)
+{
+    if (c->state == CONSUMER_DOWN) {
+        return;
+    }
+    struct outgoing out = {.subject = reply, .data = span_str(verdict)};
+    if (c->transport->ops->send(c->transport, &out) != OK) {
+        log_warn(c->log, "bus: region %s: an acknowledgement could not be sent; the message will come again", c->peer->region);
+    }
+}
+
+static void settle_later(struct consumer *c, const char *reply, uint64_t delay_ms)
+{
+    char verdict[64];
+    snprintf(verdict, sizeof verdict, "-NAK {\"delay\": %" PRIu64 "}", delay_ms * 1000000);
+    settle(c, reply, verdict);
+}
+
+/* The longer an event can not be applied, the less often it is tried. */
+static void settle_failed(struct consumer *c, const char *reply)
+{
+    uint32_t deliveries = MAX(jetstream_deliveries(reply), 1U);
+    uint64_t delay_ms = (uint64_t)NAK_MIN_MS << MIN(deliveries - 1, 16U);
+    settle_later(c, reply, MIN(delay_ms, (uint64_t)NAK_MAX_MS));
+}
+
+static void on_malformed(struct consumer *c, const char *reply, const char *why)
+{
+    count(c, METRIC_BUS_MALFORMED, 1);
+    count_error(c, ERR_INVALID);
+    log_error(c->log, "bus: a message of region %s was dropped (%s): %s", c->peer->region, reply, why);
+    settle(c, reply, "+TERM");
+}
+
+static void on_unsupported(struct consumer *c, const char *reply, const char *why)
+{
+    count(c, METRIC_BUS_MALFORMED, 1);
+    count_error(c, ERR_UNSUPPORTED);
+    log_error(c->log,
+              "bus: a message of region %s is newer than this version of the sidecar (%s): it is kept for a newer one and not applied by "
+              "this one; update the sidecars of this region",
+              c->peer->region, why);
+    settle_later(c, reply, NAK_UNSUPPORTED_MS);
+}
+
+static void deliver(struct consumer *c, const char *reply, const struct invalidation *events, uint32_t n)
+{
+    struct bus_message *message = malloc(sizeof *message + n * sizeof message->deliveries[0]);
+    if (message == NULL) {
+        count_error(c, ERR_NOMEM);
+        settle_failed(c, reply);
+        return;
+    }
+    message->consumer = c;
+    message->mailbox = c->mailbox;
+    message->remaining = n;
+    message->err = OK;
+    snprintf(message->reply, sizeof message->reply, "%s", reply);
+    list_push_back(&c->messages, &message->link);
+    c->under_way += n;
+    count(c, METRIC_BUS_RECEIVED, n);
+    for (uint32_t i = 0; i < n; i++) {
+        message->deliveries[i] = (struct delivery){.event = events[i], .peer = c->index, .message = message};
+    }
+    for (uint32_t i = 0; i < n; i++) { /* done at the earliest when the mailbox is drained, so the message stays */
+        c->sink.apply(c->sink.ctx, &message->deliveries[i]);
+    }
+}
+
+void consumer_on_message(struct consumer *c, const struct incoming *message, uint64_t now_us)
+{
+    c->heard_us = now_us;
+    c->silences = 0;
+    c->credit -= MIN(c->credit, 1U);
+    c->since_pull++;
+    if (jetstream_deliveries(message->reply) == 0 || strlen(message->reply) >= SUBJECT_MAX) {
+        count(c, METRIC_BUS_MALFORMED, 1);
+        count_error(c, ERR_PROTOCOL);
+        log_error(c->log, "bus: a message on region %s's connection that is not from its stream", c->peer->region);
+        return;
+    }
+    if (c->under_way >= DELIVERIES_HARD) {
+        count_error(c, ERR_OVERLOAD);
+        log_warn(c->log, "bus: too many invalidations of region %s are being applied; what comes is left for later", c->peer->region);
+        return;
+    }
+    if (strcmp(message->subject, c->subject) != 0) {
+        on_unsupported(c, message->reply, "an unknown kind of event");
+        return;
+    }
+    struct invalidation *events = NULL;
+    uint32_t n = 0;
+    char why[ERROR_MAX] = "";
+    enum err err = invalidation_decode(c->peer->region, message->data, &events, &n, why, sizeof why);
+    switch (err) {
+    case OK:
+        backoff_reset(&c->pull_backoff);
+        deliver(c, message->reply, events, n);
+        break;
+    case ERR_UNSUPPORTED:
+        on_unsupported(c, message->reply, why);
+        break;
+    case ERR_NOMEM:
+        count_error(c, err);
+        settle_failed(c, message->reply);
+        break;
+    default:
+        on_malformed(c, message->reply, why);
+    }
+    free(events);
+}
+
+void consumer_on_done(struct delivery *delivery, uint64_t wall_ms)
+{
+    struct bus_message *message = delivery->message;
+    struct consumer *c = message->consumer;
+    c->under_way--;
+    if (delivery->err == OK) {
+        uint64_t then_ms = delivery->event.timestamp_ms;
+        count(c, METRIC_BUS_APPLIED, 1);
+        metrics_observe(c->metrics, METRIC_BUS_LAG_SECONDS, 1 + c->index, wall_ms > then_ms ? 1000 * (wall_ms - then_ms) : 0);
+    } else {
+        count(c, METRIC_BUS_FAILED, 1);
+        message->err = message->err == OK ? delivery->err : message->err;
+    }
+    if (--message->remaining > 0) {
+        return;
+    }
+    if (message->err == OK) {
+        settle(c, message->reply, "+ACK");
+    } else {
+        log_warn(c->log, "bus: an invalidation of region %s could not be applied: %s; it will be delivered again", c->peer->region,
+                 err_text(message->err));
+        settle_failed(c, message->reply);
+    }
+    list_remove(&message->link);
+    free(message);
+}
+
+const char *consumer_problem(const struct consumer *c)
+{
+    if (c->state == CONSUMER_PULLING || c->no_stream) {
+        return NULL;
+    }
+    return c->problem[0] != '\0' ? c->problem : "its stream is being looked for";
+}

@@ -1,0 +1,145 @@
+#include "proxy/bus/jetstream.h"
+
+#include "proxy/bus/invalidation.h"
+
+#define NS_PER_MS 1000000LL
+#define NS_PER_S 1000000000LL
+#define DUPLICATES_S 30 /* how long the server remembers a Nats-Msg-Id */
+#define MAX_ACK_PENDING 20000
+#define ACK_PREFIX "$JS.ACK."
+
+void jetstream_stream_name(const char *region, char out[static NAME_MAX_LEN])
+{
+    snprintf(out, NAME_MAX_LEN, "INVAL_%s", region);
+}
+
+void jetstream_consumer_name(const char *region, char out[static NAME_MAX_LEN])
+{
+    snprintf(out, NAME_MAX_LEN, "to_%s", region);
+}
+
+void jetstream_key_subject(const char *region, char out[static SUBJECT_MAX])
+{
+    snprintf(out, SUBJECT_MAX, "outrigger.inval.%s.key", region);
+}
+
+void jetstream_api(const char *domain, const char *verb, const char *stream, const char *consumer, char out[static SUBJECT_MAX])
+{
+    snprintf(out, SUBJECT_MAX, "$JS.%s%sAPI.%s.%s%s%s", domain != NULL ? domain : "", domain != NULL ? "." : "", verb, stream,
+             consumer != NULL ? "." : "", consumer != NULL ? consumer : "");
+}
+
+json_t *jetstream_stream_config(const char *region, const struct config_bus *bus)
+{
+    char name[NAME_MAX_LEN];
+    char subjects[SUBJECT_MAX];
+    jetstream_stream_name(region, name);
+    snprintf(subjects, sizeof subjects, "outrigger.inval.%s.>", region);
+    /* discard old: a full stream drops what is oldest rather than refuse what is new, which would fail every writer of the region. */
+    return json_pack("{s:s, s:[s], s:s, s:s, s:s, s:I, s:I, s:I, s:I, s:i}", "name", name, "subjects", subjects, "retention", "limits",
+                     "storage", "file", "discard", "old", "max_age", (json_int_t)bus->stream_max_age_s * NS_PER_S, "max_bytes",
+                     (json_int_t)bus->stream_max_bytes, "max_msg_size", (json_int_t)(INVALIDATION_MESSAGE_MAX + MESSAGE_OVERHEAD),
+                     "duplicate_window", (json_int_t)(DUPLICATES_S * NS_PER_S), "num_replicas", (int)bus->stream_replicas);
+}
+
+json_t *jetstream_stream_merge(const json_t *existing, const json_t *wanted, bool *differs)
+{
+    json_t *merged = json_deep_copy(existing);
+    const char *key;
+    json_t *value;
+    *differs = false;
+    json_object_foreach((json_t *)(uintptr_t)wanted, key, value)
+    {
+        if (json_equal(json_object_get(merged, key), value)) {
+            continue;
+        }
+        *differs = true;
+        if (json_object_set(merged, key, value) != 0) {
+            json_decref(merged);
+            return NULL;
+        }
+    }
+    return merged;
+}
+
+char *jetstream_consumer_body(const char *stream, const char *region, uint32_t ack_wait_ms)
+{
+    char name[NAME_MAX_LEN];
+    jetstream_consumer_name(region, name);
+    json_t *body =
+        json_pack("{s:s, s:{s:s, s:s, s:s, s:I, s:i, s:i, s:s}}", "stream_name", stream, "config", "durable_name", name, "deliver_policy",
+                  "all", "ack_policy", "explicit", "ack_wait", (json_int_t)ack_wait_ms * NS_PER_MS, "max_deliver", -1,
+                  "max_ack_pending", MAX_ACK_PENDING, "replay_policy", "instant");
+    char *text = body == NULL ? NULL : json_dumps(body, JSON_COMPACT);
+    json_decref(body);
+    return text;
+}
+
+/* What a server says ends up in our log: printable ASCII only. */
+static void copy_text(char *out, size_t size, const char *text)
+{
+    size_t n = 0;
+    for (; text != NULL && text[n] != '\0' && n + 1 < size; n++) {
+        out[n] = text[n] >= ' ' && text[n] <= '~' ? text[n] : '?';
+    }
+    out[n] = '\0';
+}
+
+static enum err refused(struct answer *out, int code, int err_code, const char *text)
+{
+    out->code = code;
+    out->err_code = err_code;
+    copy_text(out->text, sizeof out->text, text != NULL && text[0] != '\0' ? text : "no reason given");
+    return code == STATUS_NO_RESPONDERS ? ERR_UNAVAILABLE : ERR_BUS;
+}
+
+enum err jetstream_answer(const struct incoming *message, struct answer *out)
+{
+    memset(out, 0, sizeof *out);
+    if (message->status == STATUS_NO_RESPONDERS) {
+        return refused(out, message->status, 0, "nobody answers: no such stream, or JetStream is not running");
+    }
+    if (message->status != STATUS_NONE) {
+        return refused(out, message->status, 0, message->description);
+    }
+    if (message->data.len <= ANSWER_MAX) {
+        out->root = json_loadb(message->data.data, message->data.len, JSON_REJECT_DUPLICATES, NULL);
+    }
+    if (!json_is_object(out->root)) {
+        copy_text(out->text, sizeof out->text, "an answer that is not understood");
+        return ERR_PROTOCOL;
+    }
+    const json_t *error = json_object_get(out->root, "error");
+    if (error != NULL) {
+        return refused(out, (int)json_integer_value(json_object_get(error, "code")),
+                       (int)json_integer_value(json_object_get(error, "err_code")),
+                       json_string_value(json_object_get(error, "description")));
+    }
+    return OK;
+}
+
+void answer_clear(struct answer *answer)
+{
+    json_decref(answer->root);
+    answer->root = NULL;
+}
+
+/* $JS.ACK.<stream>.<consumer>.<deliveries>.<5 more>, or with <domain>.<account hash>. in front of <stream> (and perhaps more at the end). */
+uint32_t jetstream_deliveries(const char *reply)
+{
+    if (strncmp(reply, ACK_PREFIX, sizeof ACK_PREFIX - 1) != 0) {
+        return 0;
+    }
+    const char *tokens[16];
+    size_t count = 0;
+    for (const char *at = reply; at != NULL && count < ARRAY_LEN(tokens); count++) {
+        tokens[count] = at;
+        at = strchr(at, '.');
+        at = at == NULL ? NULL : at + 1;
+    }
+    if (count < 9) {
+        return 0;
+    }
+    unsigned long n = strtoul(tokens[count < 11 ? 4 : 6], NULL, 10);
+    return (uint32_t)MIN(MAX(n, 1UL), 1000000UL);
+}

@@ -1,0 +1,55 @@
+/* What:    the words of JetStream's API: names, subjects, request bodies, answers.
+ * Owns:    nothing; bodies are the caller's to free().
+ * Threads: any; pure.
+ * Fails:   an answer that is not understood is ERR_PROTOCOL; one that reports an error is ERR_UNAVAILABLE if it may pass, else ERR_BUS.
+ */
+#ifndef PROXY_BUS_JETSTREAM_H
+#define PROXY_BUS_JETSTREAM_H
+
+#include <jansson.h>
+
+#include "common/config.h"
+#include "proxy/bus/transport.h"
+
+#define NAME_MAX_LEN 80 /* of a stream or consumer; regions have up to 63 characters */
+#define ANSWER_MAX (256U << 10)
+#define MESSAGE_OVERHEAD 4096 /* headers, on top of INVALIDATION_MESSAGE_MAX */
+
+/* err_code values that are told apart. */
+enum jetstream_error {
+    JETSTREAM_CONSUMER_NOT_FOUND = 10014,
+    JETSTREAM_STREAM_NAME_EXISTS = 10058,
+    JETSTREAM_STREAM_NOT_FOUND = 10059,
+};
+
+struct answer {
+    int code;     /* 0, or as in HTTP */
+    int err_code; /* 0, or JetStream's own */
+    char text[160];
+    json_t *root;
+};
+
+void jetstream_stream_name(const char *region, char out[static NAME_MAX_LEN]);   /* INVAL_<region> */
+void jetstream_consumer_name(const char *region, char out[static NAME_MAX_LEN]); /* to_<region>: the region that consumes */
+void jetstream_key_subject(const char *region, char out[static SUBJECT_MAX]);    /* outrigger.inval.<region>.key */
+
+/* $JS.API.<verb>.<stream>[.<consumer>], or $JS.<domain>.API.… */
+void jetstream_api(const char *domain, const char *verb, const char *stream, const char *consumer, char out[static SUBJECT_MAX]);
+
+/* What a stream of `region` must be like. NULL without memory. */
+json_t *jetstream_stream_config(const char *region, const struct config_bus *bus);
+
+/* The config to update a stream with: what it has, with ours put in its place; *differs says whether that changes anything. */
+json_t *jetstream_stream_merge(const json_t *existing, const json_t *wanted, bool *differs);
+
+/* Request body: the durable consumer of `region` on a peer's stream. NULL without memory. */
+char *jetstream_consumer_body(const char *stream, const char *region, uint32_t ack_wait_ms);
+
+/* Parses an answer (or a status in its place). The caller lets go of it with answer_clear(), whatever the result. */
+enum err jetstream_answer(const struct incoming *message, struct answer *out);
+void answer_clear(struct answer *answer);
+
+/* How often a message has been delivered, from the subject its acknowledgement goes to; 0 if that is no such subject. */
+uint32_t jetstream_deliveries(const char *reply);
+
+#endif

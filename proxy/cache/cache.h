@@ -1,0 +1,94 @@
+/* What:    what a sidecar does with a request: cache_handle() looks up the key's namespace and starts the one operation that answers it.
+ * Owns:    its free operations; pool, loader, bus and namespaces are borrowed.
+ * Threads: its worker's.
+ * Fails:   every operation ends with on_done exactly once, with a reply; errors are replies.
+ *
+ *   GET, aside:     aside ──▶ node ──▶ on_done                                     (aside.c: one client command, one meta command)
+ *   GET, through:   read ──▶ node: hit ──▶ on_done                                 (read.c)
+ *                        └─ won ──▶ loader ──▶ on_done, and behind it the guarded fill (fill.c) ──▶ node
+ *                        └─ wait ──▶ joins the load, or asks the node again with back-off
+ *   DELETE:         delete in an aside namespace, tombstone in a through one (invalidate.c), then publish (publish.c) ──▶ on_done
+ *   remote event:   bus ⇢ invalidate ──▶ delivery_done
+ */
+#ifndef PROXY_CACHE_CACHE_H
+#define PROXY_CACHE_CACHE_H
+
+#include "common/version.h"
+#include "proxy/bus/bus.h"
+#include "proxy/cache/namespace.h"
+#include "proxy/database/loader.h"
+#include "proxy/pool/pool.h"
+#include "proxy/protocol/reply.h"
+#include "proxy/protocol/request.h"
+
+struct cache {
+    const struct config *config;
+    const struct namespaces *namespaces;
+    struct loop *loop;
+    struct log *log;
+    struct metrics_shard *metrics;
+    struct pool pool;
+    struct loader *loader; /* or NULL */
+    struct bus *bus;       /* or NULL */
+    struct version_clock clock;
+    uint64_t random;
+    struct operation *free;
+    uint32_t free_count;
+    bool is_stopping; /* nothing is submitted to nodes or the loader any more */
+    uint32_t pending; /* operations, fills and invalidations under way: a worker stops when there are none */
+};
+
+#define ERROR_TEXT_MAX 200
+
+/* One request under way. From operation_get() to operation_put() it belongs to the caller, who sees it again in on_done. */
+struct operation {
+    struct node_call call;
+    struct cache *cache;
+    struct request request; /* its key is in key_bytes */
+    struct reply reply;
+    const struct namespace *namespace;
+    uint64_t started_us;
+    void (*on_done)(struct operation *op);
+    void *owner;
+    struct list link; /* the owner's, for its queue */
+    bool is_done;     /* the owner's */
+    bool is_exclusive; /* takes several steps: the client's next request may not overtake it */
+    /* A value to be stored, "\r\n" included; only good until cache_handle() returns. */
+    struct span value;
+    struct chunk *value_chunk;
+    struct chunk *held; /* what reply.value is in, once it is kept beyond on_reply; operation_put() lets go of it */
+    char *text;         /* what reply.text is in, when it was made for this operation; malloc'ed */
+    void *journey; /* state of what takes several steps (read.c, change.c, touch.c); NULL on a hit */
+    struct operation *next_free;
+    char key_bytes[KEY_MAX];
+};
+
+/* `pool`, `loader` and `bus` are set by the worker before the first request. `clock_id` tells this worker's versions from all others'. */
+void cache_init(struct cache *cache, const struct config *config, const struct namespaces *namespaces, struct loop *loop, struct log *log,
+                struct metrics_shard *metrics, uint32_t clock_id);
+void cache_deinit(struct cache *cache);
+
+struct operation *operation_get(struct cache *cache, const struct request *request); /* copies the key */
+void operation_put(struct operation *op);
+
+/* Starts it; on_done may be called before this returns. */
+void cache_handle(struct operation *op);
+
+/* Ends an operation with its reply. Within on_reply the value need not be kept by the caller: on_done either renders it at once or
+ * calls operation_hold(). */
+void operation_done(struct operation *op, enum reply_status status);
+void operation_fail(struct operation *op, const char *fmt, ...) __attribute__((format(printf, 2, 3))); /* SERVER_ERROR … */
+void operation_fail_node(struct operation *op, enum err err); /* the key's home node failed */
+/* Passes on the home node's own error line, or says that its reply made no sense. */
+void operation_refused(struct operation *op, const struct meta_reply *reply);
+/* Keeps the value beyond the callback it was delivered in; false without memory. */
+bool operation_hold(struct operation *op);
+
+/* node_submit() to the key's home node; ERR_STOPPING once the worker is being torn down. */
+enum err cache_submit(struct cache *cache, const struct meta_request *request, struct span value, struct chunk *chunk,
+                      struct node_call *call);
+
+/* A version that is newer than all this worker gave out or saw. */
+uint64_t cache_version(struct cache *cache);
+
+#endif

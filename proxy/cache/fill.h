@@ -1,0 +1,34 @@
+/* What:    a store that succeeds only if nothing has happened to the key since its CAS was seen: the fill of a lease, and the new TTL of an
+ *          entry that is touched. Also the way to give a lease back.
+ * Owns:    itself; it frees itself after on_done.
+ * Threads: its worker's.
+ */
+#ifndef PROXY_CACHE_FILL_H
+#define PROXY_CACHE_FILL_H
+
+#include "proxy/cache/cache.h"
+
+enum fill_result { FILL_STORED, FILL_REFUSED, FILL_FAILED };
+
+struct fill {
+    struct cache *cache;
+    const struct namespace *namespace;
+    struct span key;
+    uint64_t guard;   /* the CAS that the key must still have */
+    uint64_t version; /* that it then gets */
+    uint32_t flags;
+    int64_t ttl; /* seconds, as memcached takes it; 0: none */
+    struct span value;
+    struct chunk *chunk; /* what the value is in, or NULL */
+    bool gives_back;     /* the guard is a lease of ours: if the store fails, nobody shall wait for it */
+    void (*on_done)(void *ctx, enum fill_result result); /* or NULL */
+    void *ctx;
+};
+
+/* Everything is copied or referenced before it returns; on_done may be called before that, too. */
+void fill_start(const struct fill *fill);
+
+/* Gives a lease back: the stub or tombstone with this CAS goes, or becomes a tombstone that can be won again. */
+void lease_give_back(struct cache *cache, const struct namespace *namespace, struct span key, uint64_t lease, bool is_tombstone);
+
+#endif

@@ -1,0 +1,43 @@
+/* What:    THE ONE RULE of design §1, and nothing else. Every decision whether data may be stored, kept or served asks here.
+ * Owns:    nothing; pure.
+ * Threads: any.
+ *
+ * Data carries a version that is a lower bound of when it was true. An invalidation carries a version that is an upper bound of when it
+ * became false. Data may be stored, kept or served from the cache only if its version is not older than the newest invalidation that
+ * covers it.
+ *
+ * Clocks of different hosts differ by up to `skew_ms` (max_clock_skew). Where causality has ordered two versions (the loader saw the
+ * tombstone before it asked the database) they are compared as they are; where two clocks are merely compared, the skew is allowed for.
+ */
+#ifndef PROXY_CACHE_FRESHNESS_H
+#define PROXY_CACHE_FRESHNESS_H
+
+#include "common/version.h"
+
+/* The rule itself. */
+static inline bool freshness_allows(uint64_t data_version, uint64_t invalidation_version)
+{
+    return data_version >= invalidation_version;
+}
+
+/* Whether loaded data may fill a lease. `lease_version` is the CAS that was won: the version of the tombstone under the lease, or the time
+ * the lease was made. The loader saw it before it asked the database, so causality orders the two. */
+static inline bool freshness_may_fill(uint64_t data_version, uint64_t lease_version)
+{
+    return freshness_allows(data_version, lease_version);
+}
+
+/* Whether an invalidation leaves an entry alone. The two versions may come from different hosts, and only their clocks order them. */
+static inline bool freshness_survives(uint64_t entry_version, uint64_t invalidation_version, uint32_t skew_ms)
+{
+    return freshness_allows(entry_version, version_shift(invalidation_version, skew_ms));
+}
+
+/* The version of the tombstone that an invalidation leaves on an entry. Never older than what is there: a tombstone that was already newer
+ * covers more. */
+static inline uint64_t freshness_tombstone(uint64_t entry_version, uint64_t invalidation_version)
+{
+    return entry_version > invalidation_version ? entry_version : invalidation_version;
+}
+
+#endif

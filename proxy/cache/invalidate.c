@@ -1,0 +1,165 @@
+#include "proxy/cache/invalidate.h"
+
+#include "common/clock.h"
+#include "proxy/cache/fill.h"
+#include "proxy/cache/freshness.h"
+
+#define TRIES_MAX 16
+
+struct invalidate {
+    struct node_call call;
+    struct cache *cache;
+    const struct namespace *namespace;
+    enum { LOOK, MARK, DELETE } step;
+    uint32_t tries;
+    uint64_t version;
+    uint64_t expected;
+    void (*on_done)(void *ctx, enum err err, enum invalidate_result result);
+    void *ctx;
+    size_t key_len;
+    char key[KEY_MAX];
+};
+
+static void on_reply(struct node_call *call, enum err err, const struct meta_reply *reply, struct chunk *chunk);
+
+static void finish(struct invalidate *inv, enum err err, enum invalidate_result result)
+{
+    if (err == OK && result == INVALIDATED) {
+        metrics_add(inv->cache->metrics, METRIC_TOMBSTONES, inv->namespace->index, 1);
+    }
+    inv->on_done(inv->ctx, err, result);
+    inv->cache->pending--;
+    free(inv);
+}
+
+static void submit(struct invalidate *inv, struct meta_request *meta)
+{
+    meta->key = span_of(inv->key, inv->key_len);
+    enum err err = cache_submit(inv->cache, meta, (struct span){NULL, 0}, NULL, &inv->call);
+    if (err != OK) {
+        finish(inv, err, INVALIDATED);
+    }
+}
+
+static void look(struct invalidate *inv)
+{
+    if (inv->tries++ == TRIES_MAX) {
+        finish(inv, ERR_CONFLICT, INVALIDATED);
+        return;
+    }
+    inv->step = LOOK;
+    struct meta_request meta = {.command = META_GET, .with = META_WANT_CAS};
+    if (inv->expected == 0) {
+        meta.with |= META_VIVIFY | META_VERSION;
+        meta.vivify_ttl = inv->namespace->config->tombstone_ttl_s;
+        meta.version = inv->version;
+    }
+    submit(inv, &meta);
+}
+
+static void mark(struct invalidate *inv, uint64_t seen)
+{
+    inv->step = MARK;
+    struct meta_request meta = {
+        .command = META_DELETE,
+        .with = META_CAS | META_INVALIDATE | META_DROP_VALUE | META_TTL | META_VERSION,
+        .cas = seen,
+        .ttl = inv->namespace->config->tombstone_ttl_s,
+        .version = freshness_tombstone(seen, inv->version),
+    };
+    submit(inv, &meta);
+}
+
+static void on_looked(struct invalidate *inv, const struct meta_reply *reply)
+{
+    bool has_value = !reply->won && !reply->wait && !reply->stale;
+    if (inv->expected != 0) {
+        if (reply->won) { /* our look took the lease of a tombstone: it must be winnable again */
+            lease_give_back(inv->cache, inv->namespace, span_of(inv->key, inv->key_len), reply->cas, true);
+        }
+        if (!has_value || reply->cas != inv->expected) {
+            finish(inv, OK, has_value ? INVALIDATE_EXISTS : INVALIDATE_NOT_FOUND);
+            return;
+        }
+    } else if (!reply->won && freshness_survives(reply->cas, inv->version, inv->cache->config->max_clock_skew_ms)) {
+        finish(inv, OK, INVALIDATED);
+        return;
+    }
+    mark(inv, reply->cas);
+}
+
+static void on_reply(struct node_call *call, enum err err, const struct meta_reply *reply, struct chunk *chunk)
+{
+    struct invalidate *inv = container_of(call, struct invalidate, call);
+    if (err != OK) {
+        finish(inv, err, INVALIDATED);
+        return;
+    }
+    switch (inv->step) {
+    case LOOK:
+        if (reply->status == META_HD) {
+            on_looked(inv, reply);
+            return;
+        }
+        if (reply->status == META_EN && inv->expected != 0) {
+            finish(inv, OK, INVALIDATE_NOT_FOUND);
+            return;
+        }
+        break;
+    case MARK:
+        if (reply->status == META_HD) {
+            finish(inv, OK, INVALIDATED);
+            return;
+        }
+        if (reply->status == META_EX || reply->status == META_NF) {
+            look(inv);
+            return;
+        }
+        break;
+    case DELETE:
+        if (reply->status == META_HD || reply->status == META_NF) {
+            finish(inv, OK, INVALIDATED);
+            return;
+        }
+        break;
+    }
+    finish(inv, reply->status == META_REFUSED ? ERR_REMOTE : ERR_PROTOCOL, INVALIDATED);
+}
+
+void invalidate_start(struct cache *cache, const struct namespace *namespace, struct span key, uint64_t version, uint64_t expected,
+                      void (*on_done)(void *ctx, enum err err, enum invalidate_result result), void *ctx)
+{
+    struct invalidate *inv = xmalloc(sizeof *inv);
+    *inv = (struct invalidate){
+        .call.on_reply = on_reply,
+        .cache = cache,
+        .namespace = namespace,
+        .version = version,
+        .expected = expected,
+        .on_done = on_done,
+        .ctx = ctx,
+        .key_len = key.len,
+    };
+    memcpy(inv->key, key.data, key.len);
+    cache->pending++;
+    if (namespace->config->read == READ_ASIDE) {
+        /* What an application set carries no lower bound of when it was true, so nothing of it survives. */
+        inv->step = DELETE;
+        submit(inv, &(struct meta_request){.command = META_DELETE});
+        return;
+    }
+    look(inv);
+}
+
+static void on_delivery_applied(void *ctx, enum err err, enum invalidate_result result)
+{
+    delivery_done(ctx, err);
+}
+
+void invalidate_delivery(struct cache *cache, struct delivery *delivery)
+{
+    const struct invalidation *event = &delivery->event;
+    struct span key = span_of(event->key, event->key_len);
+    version_observe(&cache->clock, event->version, clock_wall_ms());
+    invalidate_start(cache, namespaces_find(cache->namespaces, key), key, event->version, 0, on_delivery_applied, delivery);
+}

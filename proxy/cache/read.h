@@ -1,0 +1,26 @@
+/* What:    get and gat in a through namespace: hit, lease, load, guarded fill (design §3).
+ * Fails:   a node that is away does not fail a read: the database answers, and nothing is stored. A database that is away fails misses only.
+ *
+ *   ASK: mg K v f c N<lease ttl> E<now>
+ *     ├ hit ─────────────▶ answered (a negative entry is a miss)
+ *     ├ W: we won ───────▶ LOAD with the lease ─▶ answered, and filled if the rule allows and nothing has happened to the key since
+ *     ├ Z: another loads ▶ JOIN, when it is of this process and under the same lease
+ *     │                    else WAIT with back-off, ASK again; after lease_wait LOAD without a lease
+ *     └ node away ───────▶ LOAD without a lease ─▶ answered, not filled
+ */
+#ifndef PROXY_CACHE_READ_H
+#define PROXY_CACHE_READ_H
+
+#include "proxy/cache/cache.h"
+
+/* Client flags that, together with an empty value, say "there is no such row". A row that looks like that is answered, but not cached. */
+#define NEGATIVE_FLAGS 0x4e4f4e45U /* "NONE" */
+
+static inline bool is_negative(const struct meta_reply *reply)
+{
+    return reply->value_len == 0 && reply->client_flags == NEGATIVE_FLAGS;
+}
+
+void read_start(struct operation *op);
+
+#endif

@@ -1,0 +1,94 @@
+#include "proxy/cache/touch.h"
+
+#include "proxy/cache/fill.h"
+#include "proxy/cache/read.h"
+
+#define TRIES_MAX 8
+
+struct touch {
+    uint32_t tries;
+};
+
+static void look(struct operation *op);
+
+static void finish(struct operation *op, enum reply_status status)
+{
+    free(op->journey);
+    op->journey = NULL;
+    operation_done(op, status);
+}
+
+static void fail(struct operation *op, enum err err)
+{
+    free(op->journey);
+    op->journey = NULL;
+    operation_fail_node(op, err);
+}
+
+static void on_stored(void *ctx, enum fill_result result)
+{
+    struct operation *op = ctx;
+    switch (result) {
+    case FILL_STORED:
+        finish(op, REPLY_TOUCHED);
+        return;
+    case FILL_REFUSED:
+        look(op); /* it changed meanwhile */
+        return;
+    case FILL_FAILED:
+        fail(op, ERR_UNAVAILABLE);
+        return;
+    }
+}
+
+static void on_reply(struct node_call *call, enum err err, const struct meta_reply *reply, struct chunk *chunk)
+{
+    struct operation *op = container_of(call, struct operation, call);
+    if (err != OK) {
+        fail(op, err);
+        return;
+    }
+    if (reply->status != META_VA || reply->won || reply->wait || reply->stale || is_negative(reply)) {
+        if (reply->won) { /* our look took the lease of a tombstone: it must be winnable again */
+            lease_give_back(op->cache, op->namespace, op->request.key, reply->cas, true);
+        }
+        finish(op, REPLY_NOT_FOUND);
+        return;
+    }
+    fill_start(&(struct fill){
+        .cache = op->cache,
+        .namespace = op->namespace,
+        .key = op->request.key,
+        .guard = reply->cas,
+        .version = reply->cas,
+        .flags = reply->client_flags,
+        .ttl = op->request.exptime,
+        .value = reply->value,
+        .chunk = chunk,
+        .on_done = on_stored,
+        .ctx = op,
+    });
+}
+
+static void look(struct operation *op)
+{
+    struct touch *touch = op->journey;
+    if (touch->tries++ == TRIES_MAX) {
+        fail(op, ERR_CONFLICT);
+        return;
+    }
+    struct meta_request meta = {
+        .command = META_GET, .with = META_WANT_VALUE | META_WANT_FLAGS | META_WANT_CAS, .key = op->request.key};
+    op->call.on_reply = on_reply;
+    enum err err = cache_submit(op->cache, &meta, (struct span){NULL, 0}, NULL, &op->call);
+    if (err != OK) {
+        fail(op, err);
+    }
+}
+
+void touch_start(struct operation *op)
+{
+    op->is_exclusive = true;
+    op->journey = xcalloc(1, sizeof(struct touch));
+    look(op);
+}

@@ -1,0 +1,262 @@
+#include "proxy/database/loads.h"
+
+#include "common/clock.h"
+
+void loads_init(struct loads *loads, uint32_t limit, struct metrics_shard *metrics)
+{
+    uint32_t buckets = 64;
+    while (buckets < limit) {
+        buckets *= 2;
+    }
+    *loads = (struct loads){.limit = limit, .bucket_mask = buckets - 1, .metrics = metrics};
+    loads->buckets = xcalloc(buckets, sizeof *loads->buckets);
+}
+
+void loads_deinit(struct loads *loads)
+{
+    free(loads->buckets);
+    loads->buckets = NULL;
+}
+
+/* --- the table --- */
+
+static struct load **bucket_of(const struct loads *loads, const struct load *load)
+{
+    /* FNV-1a. Who would make keys collide would have to know their leases beforehand. */
+    uint64_t h = 0xcbf29ce484222325ULL ^ load->lease ^ ((uint64_t)load->namespace << 48);
+    for (size_t i = 0; i < load->key_len; i++) {
+        h = (h ^ (unsigned char)load->key[i]) * 0x100000001b3ULL;
+    }
+    return &loads->buckets[(h ^ h >> 32) & loads->bucket_mask];
+}
+
+static void add(struct loads *loads, struct load *load)
+{
+    if (load->lease != 0) {
+        struct load **bucket = bucket_of(loads, load);
+        load->in_bucket = *bucket;
+        *bucket = load;
+    }
+}
+
+static void take_out(struct loads *loads, struct load *load)
+{
+    if (load->lease != 0) {
+        struct load **at = bucket_of(loads, load);
+        while (*at != load) {
+            at = &(*at)->in_bucket;
+        }
+        *at = load->in_bucket;
+    }
+}
+
+static struct load *find(struct loads *loads, const struct load *like)
+{
+    struct load *load = *bucket_of(loads, like);
+    while (load != NULL) {
+        bool is_same_key = span_eq(span_of(load->key, load->key_len), span_of(like->key, like->key_len));
+        if (load->lease == like->lease && load->namespace == like->namespace && is_same_key) {
+            break;
+        }
+        load = load->in_bucket;
+    }
+    return load;
+}
+
+/* --- the queue --- */
+
+static void set_queued(struct loads *loads, uint32_t queued)
+{
+    loads->queued = queued;
+    metrics_set(loads->metrics, METRIC_DATABASE_QUEUE, 0, queued);
+}
+
+void loads_push(struct loads *loads, struct load *load)
+{
+    load->next = NULL;
+    if (loads->tail != NULL) {
+        loads->tail->next = load;
+    } else {
+        loads->head = load;
+    }
+    loads->tail = load;
+    set_queued(loads, loads->queued + 1);
+    add(loads, load);
+}
+
+void loads_push_back(struct loads *loads, struct load *load)
+{
+    load->next = loads->head;
+    loads->head = load;
+    if (loads->tail == NULL) {
+        loads->tail = load;
+    }
+    set_queued(loads, loads->queued + 1);
+}
+
+struct load *loads_pop(struct loads *loads)
+{
+    struct load *load = loads->head;
+    if (load != NULL) {
+        loads->head = load->next;
+        if (loads->head == NULL) {
+            loads->tail = NULL;
+        }
+        load->next = NULL;
+        set_queued(loads, loads->queued - 1);
+    }
+    return load;
+}
+
+bool loads_join(struct loads *loads, struct load *load)
+{
+    struct load *under_way = load->lease != 0 && !loads_is_full(loads) ? find(loads, load) : NULL;
+    if (under_way == NULL) {
+        return false;
+    }
+    load->version = under_way->version;
+    load->next = under_way->joined;
+    under_way->joined = load;
+    loads->joined++;
+    return true;
+}
+
+void loads_detach(struct loads *loads, struct load *load)
+{
+    take_out(loads, load);
+    for (struct load *j = load->joined; j != NULL; j = j->next) {
+        loads->joined--;
+    }
+}
+
+struct load *loads_fail(struct loads *loads, enum err err, const char *text)
+{
+    struct load *list = loads->head;
+    for (struct load *load = list; load != NULL; load = load->next) {
+        loads_detach(loads, load);
+        load_set_error(load, err, text);
+    }
+    loads->head = NULL;
+    loads->tail = NULL;
+    set_queued(loads, 0);
+    return list;
+}
+
+/* --- deadlines --- */
+
+static struct load *expire(struct load *load, const char *text, struct load *list)
+{
+    load_set_error(load, ERR_TIMEOUT, text);
+    load->next = list;
+    return load;
+}
+
+struct load *loads_expire_joined(struct loads *loads, struct load *load, uint64_t now_us, uint64_t *next_us, struct load *list)
+{
+    struct load **at = &load->joined;
+    while (*at != NULL) {
+        struct load *j = *at;
+        if (j->deadline_us <= now_us) {
+            *at = j->next;
+            loads->joined--;
+            list = expire(j, "timed out waiting for another load of the same key", list);
+        } else {
+            *next_us = MIN(*next_us, j->deadline_us);
+            at = &j->next;
+        }
+    }
+    return list;
+}
+
+struct load *loads_expire(struct loads *loads, uint64_t now_us, uint64_t *next_us, struct load *list)
+{
+    struct load **at = &loads->head;
+    uint32_t queued = 0;
+    loads->tail = NULL;
+    while (*at != NULL) {
+        struct load *load = *at;
+        list = loads_expire_joined(loads, load, now_us, next_us, list);
+        if (load->deadline_us <= now_us) {
+            *at = load->next;
+            loads_detach(loads, load);
+            list = expire(load, "timed out in the queue for a database connection", list);
+        } else {
+            *next_us = MIN(*next_us, load->deadline_us);
+            at = &load->next;
+            loads->tail = load;
+            queued++;
+        }
+    }
+    set_queued(loads, queued);
+    return list;
+}
+
+/* --- results --- */
+
+void load_clear_result(struct load *load)
+{
+    load->err = OK;
+    load->error[0] = '\0';
+    load->found = false;
+    load->flags = 0;
+    load->expires_in_s = -1;
+    load->value = NULL;
+    load->value_len = 0;
+}
+
+void load_set_error(struct load *load, enum err err, const char *text)
+{
+    load->err = err;
+    snprintf(load->error, sizeof load->error, "%s", text);
+}
+
+/* Each submitter gets a chunk of its own: a chunk's references are not counted across threads. */
+static void copy_result(struct load *to, const struct load *from)
+{
+    load_set_error(to, from->err, from->error);
+    to->found = from->found;
+    to->flags = from->flags;
+    to->expires_in_s = from->expires_in_s;
+    if (from->found) {
+        to->value = chunk_get(NULL, from->value_len + ROW_VALUE_SLACK);
+        if (to->value == NULL) {
+            to->found = false;
+            load_set_error(to, ERR_NOMEM, err_text(ERR_NOMEM));
+            return;
+        }
+        memcpy(to->value->data, from->value->data, from->value_len);
+        to->value_len = from->value_len;
+    }
+}
+
+static void deliver(struct mail *mail, void *owner)
+{
+    struct load *load = container_of(mail, struct load, mail);
+    load->on_done(load);
+}
+
+static void post(struct metrics_shard *metrics, struct load *load)
+{
+    if (load->err != OK) {
+        metrics_add(metrics, METRIC_ERRORS, metric_index2(SOURCE_DATABASE, ERR_COUNT, load->err), 1);
+    }
+    metrics_observe(metrics, METRIC_DATABASE_SECONDS, load->namespace, clock_mono_us() - load->submitted_us);
+    load->mail.deliver = deliver;
+    mailbox_post(load->reply_to, &load->mail);
+}
+
+void loads_finish(struct metrics_shard *metrics, struct load *list)
+{
+    while (list != NULL) {
+        struct load *load = list;
+        struct load *joined = load->joined;
+        list = load->next;
+        while (joined != NULL) {
+            struct load *next = joined->next;
+            copy_result(joined, load);
+            post(metrics, joined);
+            joined = next;
+        }
+        post(metrics, load);
+    }
+}

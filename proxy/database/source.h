@@ -1,0 +1,83 @@
+/* What:    a namespace's table: the SQL that loads one row of it, which row a key means, and how a row becomes a value.
+ * Owns:    struct source owns its texts; the configuration is borrowed.
+ * Threads: immutable once made; any thread. A struct row belongs to one thread.
+ * Fails:   ERR_TOO_LARGE for a value over max_value_size, ERR_NOMEM, ERR_DATABASE for a row that can not be mapped.
+ *
+ * Row key: the key without the namespace's prefix. Databases find more than they are asked for ("12abc" finds 12, "Bash" finds
+ *          "bash", "x" finds "x "), so the key column is selected too, and only a row whose key text equals the row key byte
+ *          for byte is that row; with anything else, an invalidation by key would not reach what was loaded.
+ * Value:   value_column: its bytes, as the database writes them in utf8mb4; a NULL is an absent row.
+ *          value_columns: one JSON object, members in the configured order:
+ *              integers, decimals, floats and YEAR    numbers, in the database's own digits (leading zeros of ZEROFILL left out)
+ *              BIT                                    an unsigned number
+ *              text, dates, times, enums, JSON        a string
+ *              binary columns                         a string if the bytes are UTF-8, otherwise {"base64": "…"}
+ *              NULL                                   null
+ * Flags:   flags_column as an unsigned 32-bit number; NULL is 0.
+ * Expiry:  by the database's clock; NULL (or a zero date) is none. A row past it is absent, one that has less than a second left
+ *          has 1 second.
+ */
+#ifndef PROXY_DATABASE_SOURCE_H
+#define PROXY_DATABASE_SOURCE_H
+
+#include "common/buffer.h"
+#include "common/config.h"
+
+/* Room behind every value: whoever stores it can end it with "\r\n" in place. */
+#define ROW_VALUE_SLACK 2
+
+/* More than one row may equal the key in the database's eyes; this many are looked at. */
+#define SOURCE_ROWS_MAX 16
+
+struct source {
+    const struct config_namespace *namespace; /* NULL: this namespace has no source */
+    const struct config_source *config;
+    size_t prefix_len;
+    uint32_t value_count;   /* value columns: 1, or those of the JSON object */
+    bool is_json;
+    struct span *labels;    /* of the JSON object's members: "name": with quotes and colon */
+    uint64_t max_value_size;
+};
+
+/* What the SELECT returns, in this order. SOURCE_SIZE is the length of all guarded values together. */
+enum source_column { SOURCE_KEY, SOURCE_FLAGS, SOURCE_EXPIRES, SOURCE_SIZE, SOURCE_VALUES };
+
+enum column_kind { COLUMN_TEXT, COLUMN_NUMBER, COLUMN_BITS };
+
+struct column {
+    enum column_kind kind;
+    bool is_null;
+    struct span bytes;
+};
+
+struct row {
+    bool found;
+    uint32_t flags;
+    int64_t expires_in_s; /* -1: no expiry of its own */
+    struct chunk *value;  /* when found; chunk_get(NULL, …), with ROW_VALUE_SLACK bytes to spare */
+    size_t value_len;
+};
+
+void source_init(struct source *source, const struct config_namespace *namespace, uint64_t max_value_size);
+void source_deinit(struct source *source);
+
+/* The part of a key that names the row; the key has the namespace's prefix. */
+struct span source_row_key(const struct source *source, struct span key);
+
+/* Columns of text and numbers have no value that is not UTF-8. */
+bool source_is_utf8(struct span text);
+
+/* The SELECT with one parameter, the row key; to be freed. A guarded value column comes as NULL when it is longer than a value
+ * may be, so that it does not travel at all; `is_guarded` has an entry for each value column, or is NULL. */
+char *source_sql(const struct source *source, const bool *is_guarded);
+
+/* The text of flags_column; empty text is NULL's. */
+enum err source_flags(struct span text, uint32_t *out);
+
+/* The microseconds that a row has left; false when its time is over. */
+bool source_expiry(int64_t left_us, int64_t *expires_in_s);
+
+/* Makes the value columns into the row's value: a JSON object. */
+enum err source_json(const struct source *source, const struct column *columns, struct row *row);
+
+#endif

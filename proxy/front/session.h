@@ -1,0 +1,42 @@
+/* What:    one client connection: parses what comes, hands each request to the cache, and renders the replies in the order of the requests.
+ * Owns:    itself, from session_accept() until its stream is buried; its operations until they are done.
+ * Threads: its worker's.
+ *
+ *   stream ──on_data──▶ classic_parse ──▶ operation on the queue ──▶ cache_handle
+ *   on_done ──▶ the head of the queue is done: classic_render into the stream's output, and the next, …
+ *
+ * Bounds: QUEUE_MAX requests under way and STREAM_HIGH bytes of output; beyond, nothing more is parsed or read until the client has
+ * taken what there is. A client that lets max_client_buffer pile up is disconnected.
+ */
+#ifndef PROXY_FRONT_SESSION_H
+#define PROXY_FRONT_SESSION_H
+
+#include <stdatomic.h>
+
+#include "proxy/cache/cache.h"
+
+/* What all sessions of a worker share. */
+struct front {
+    const struct config *config;
+    struct cache *cache;
+    struct loop *loop;
+    struct log *log;
+    struct metrics *metrics; /* the sums, for stats */
+    struct metrics_shard *shard;
+    struct list sessions;
+    uint64_t session_count;
+    _Atomic uint32_t *connection_count; /* of all workers, for max_connections */
+    uint64_t started_ms;                /* wall clock, for stats */
+    bool is_draining;
+    struct timer idle_timer; /* looks for idle clients, when there is an idle_timeout */
+};
+
+void front_init(struct front *front);
+/* Sessions without anything under way are closed, the others as soon as they have been answered. */
+void front_drain(struct front *front);
+void front_deinit(struct front *front); /* closes what is left */
+
+/* Takes an accepted socket over. */
+void session_accept(void *front, int fd, bool is_unix);
+
+#endif

@@ -1,0 +1,86 @@
+#include "proxy/metric.h"
+
+#include "common/base.h"
+#include "common/err.h"
+
+enum dim { DIM_NONE = -1, DIM_COMMAND, DIM_NAMESPACE, DIM_NODE, DIM_PEER, DIM_LOAD_RESULT, DIM_ERROR, DIM_SOURCE, DIMS };
+
+static const struct metric_def defs[METRIC_COUNT] = {
+#define X(name, exported, type, dim1, dim2, help) {exported, help, METRIC_##type, {DIM_##dim1, DIM_##dim2}},
+#include "proxy/metrics.def"
+#undef X
+};
+
+static const char *const load_results[LOAD_RESULTS] = {
+    [LOAD_FOUND] = "found",
+    [LOAD_ABSENT] = "absent",
+    [LOAD_FAILED] = "failed",
+};
+
+static const char *const sources[SOURCES] = {
+    [SOURCE_CLIENT] = "client",
+    [SOURCE_NODE] = "node",
+    [SOURCE_DATABASE] = "database",
+    [SOURCE_BUS] = "bus",
+};
+
+static const char *const errors[ERR_COUNT] = {
+#define X(name, label, text) [name] = label,
+#include "common/err.def"
+#undef X
+};
+
+struct metric_registry {
+    struct metrics *metrics;
+    struct metric_dim dims[DIMS];
+    const char **namespaces; /* the arrays are ours, the strings the configuration's */
+    const char **nodes;
+    const char **peers;
+};
+
+struct metric_registry *metric_registry_create(const struct config *config, const char *const *commands, uint32_t command_count)
+{
+    struct metric_registry *r = xcalloc(1, sizeof *r);
+    r->namespaces = xcalloc(config->namespace_count + 1, sizeof *r->namespaces);
+    for (uint32_t i = 0; i < config->namespace_count; i++) {
+        r->namespaces[i] = config->namespaces[i].name;
+    }
+    r->nodes = xcalloc(config->pool.node_count + 1, sizeof *r->nodes);
+    for (uint32_t i = 0; i < config->pool.node_count; i++) {
+        r->nodes[i] = config->pool.nodes[i].address.text;
+    }
+    uint32_t peer_count = 1 + (config->bus != NULL ? config->bus->peer_count : 0);
+    r->peers = xcalloc(peer_count, sizeof *r->peers);
+    r->peers[0] = config->region != NULL ? config->region : "";
+    for (uint32_t i = 1; i < peer_count; i++) {
+        r->peers[i] = config->bus->peers[i - 1].region;
+    }
+    r->dims[DIM_COMMAND] = (struct metric_dim){"command", commands, command_count};
+    r->dims[DIM_NAMESPACE] = (struct metric_dim){"namespace", r->namespaces, config->namespace_count};
+    r->dims[DIM_NODE] = (struct metric_dim){"node", r->nodes, config->pool.node_count};
+    r->dims[DIM_PEER] = (struct metric_dim){"peer", r->peers, peer_count}; /* not "region": targets often carry that label already */
+    r->dims[DIM_LOAD_RESULT] = (struct metric_dim){"result", load_results, LOAD_RESULTS};
+    r->dims[DIM_ERROR] = (struct metric_dim){"error", errors, ERR_COUNT};
+    r->dims[DIM_SOURCE] = (struct metric_dim){"source", sources, SOURCES};
+    r->metrics = metrics_create(defs, METRIC_COUNT, r->dims, DIMS);
+    return r;
+}
+
+void metric_registry_destroy(struct metric_registry **registry)
+{
+    struct metric_registry *r = *registry;
+    *registry = NULL;
+    if (r == NULL) {
+        return;
+    }
+    metrics_destroy(&r->metrics);
+    free(r->namespaces);
+    free(r->nodes);
+    free(r->peers);
+    free(r);
+}
+
+struct metrics *metric_registry_metrics(struct metric_registry *registry)
+{
+    return registry->metrics;
+}

@@ -1,0 +1,35 @@
+/* What:    the sidecar's metric families (metrics.def) as an enum, and the registry made from them.
+ * Owns:    struct metric_registry owns the registry and its label tables.
+ * Threads: see common/metrics.h.
+ */
+#ifndef PROXY_METRIC_H
+#define PROXY_METRIC_H
+
+#include "common/config.h"
+#include "common/metrics.h"
+
+enum metric {
+#define X(name, exported, type, dim1, dim2, help) METRIC_##name,
+#include "proxy/metrics.def"
+#undef X
+    METRIC_COUNT
+};
+
+enum load_result { LOAD_FOUND, LOAD_ABSENT, LOAD_FAILED, LOAD_RESULTS };
+enum error_source { SOURCE_CLIENT, SOURCE_NODE, SOURCE_DATABASE, SOURCE_BUS, SOURCES };
+
+struct metric_registry;
+
+/* Labels come from the configuration: namespaces by name, nodes by address; PEER 0 is the own region, then bus.peers in their order;
+ * `commands` are the names of the client commands, in the order of their enum. The configuration must outlive the registry. */
+struct metric_registry *metric_registry_create(const struct config *config, const char *const *commands, uint32_t command_count);
+void metric_registry_destroy(struct metric_registry **registry);
+struct metrics *metric_registry_metrics(struct metric_registry *registry);
+
+/* Index of a series with two labels: the second dimension's size matters. */
+static inline uint32_t metric_index2(uint32_t i1, uint32_t n2, uint32_t i2)
+{
+    return i1 * n2 + i2;
+}
+
+#endif

@@ -1,0 +1,34 @@
+/* What:    the regional pool as one worker sees it: the ring, and a node for each of its entries.
+ * Owns:    its nodes; the ring is shared, immutable and borrowed.
+ * Threads: its loop's; pool_status from any thread.
+ */
+#ifndef PROXY_POOL_POOL_H
+#define PROXY_POOL_POOL_H
+
+#include "common/ketama.h"
+#include "proxy/pool/node.h"
+
+struct pool {
+    const struct ketama *ring;
+    struct node **nodes;
+    uint32_t count;
+    struct resolver resolver;
+};
+
+/* The ring of a configuration's nodes, for all workers. */
+enum err pool_ring(const struct config_pool *config, struct ketama **out);
+
+void pool_init(struct pool *pool, const struct ketama *ring, const struct config *config, struct loop *loop, struct log *log,
+               struct metrics_shard *metrics);
+void pool_deinit(struct pool *pool);
+
+/* The home node of a key. */
+static inline struct node *pool_pick(const struct pool *pool, struct span key)
+{
+    return pool->nodes[ketama_pick(pool->ring, key)];
+}
+
+/* Every node has been tried: see node_was_tried(). */
+bool pool_was_tried(const struct pool *pool);
+
+#endif

@@ -1,0 +1,149 @@
+"""The results as Markdown, for docs/performance.md."""
+
+from typing import Any, Dict, List, Optional
+
+from . import figures, targets, workloads
+from .figures import Spread
+from .measure import Plan
+from .workloads import WORKLOADS, Workload
+
+_DASH = "–"
+
+
+def _number(value: float, digits: int) -> str:
+    return f"{value:,.{digits}f}"
+
+
+def _spread(s: Optional[Spread], digits: int = 2) -> str:
+    if s is None:
+        return _DASH
+    return f"{_number(s.median, digits)} ({_number(s.low, digits)}–{_number(s.high, digits)})"
+
+
+def _median(s: Optional[Spread], digits: int = 2) -> str:
+    return _DASH if s is None else _number(s.median, digits)
+
+
+def _table(head: List[str], rows: List[List[str]]) -> str:
+    lines = ["| " + " | ".join(head) + " |", "|" + " --- |" + " ---: |" * (len(head) - 1)]
+    return "\n".join(lines + ["| " + " | ".join(row) + " |" for row in rows]) + "\n"
+
+
+def _title(w: Workload) -> str:
+    return f"{w.title}, {w.shape}" + (", real memcached" if w.node == "memcached" else "")
+
+
+def _measured(data: Dict[str, Any]) -> List[Workload]:
+    return [w for w in WORKLOADS if w.name in data["workloads"]]
+
+
+def _machine(data: Dict[str, Any]) -> str:
+    names = {"processor": "Processor", "memory": "Memory", "kernel": "Kernel", "system": "System", "outrigger": "Outrigger",
+             "twemproxy": "twemproxy", "memcached": "memcached", "compiler": "Compiler", "date": "Date"}
+    rows = [[names.get(key, key), value] for key, value in data["machine"].items()]
+    worst = [figures.disturbance(run) for w in data["workloads"].values() for runs in w["closed"].values() for run in runs]
+    if worst:
+        share = figures.spread(worst)
+        rows.append(["CPU taken by other processes or the hypervisor during a run",
+                     f"{share.median:.1%} of a core, at worst {share.high:.1%}"])
+    return _table(["", ""], rows).replace("---: |", "--- |")
+
+
+def _how(data: Dict[str, Any], plan: Plan) -> str:
+    cpus = data["cpus"]
+    own = " and ".join(sorted({"the load generator", "the nodes"}))
+    shared = f"{own} share processor {cpus['load']}" if cpus["load"] == cpus["nodes"] else \
+        f"the load generator has processor {cpus['load']}, the nodes have {cpus['nodes']}"
+    return f"""\
+* Each proxy has one worker, pinned to processor {cpus['proxy']}; {shared}. Everything is on loopback.
+* {workloads.KEYS:,} keys of {workloads.KEY_SIZE} B, values of {workloads.VALUE_SIZE:,} B, chosen uniformly. "50 × 16" is 50 connections with 16
+  requests in flight on each.
+* The pool has two nodes, with one connection of the proxy to each, and ketama with MD5 in both proxies. twemproxy has its default buffers, `preconnect`,
+  no ejection and no timeout; Outrigger has its defaults, deadlines included.
+* **Which node:** the *scripted node* (`tests/bench/fastnode.c`: every key is a hit with the same value) stands in for memcached, for every
+  peer alike, wherever the table does not say "real memcached": on two processors memcached, sharing one with the load generator, would be
+  what is measured, not the proxy. The rows with real memcached (one thread each) are there to show how far that holds, and because a
+  `through` namespace needs a real one.
+* Throughput and CPU come from a closed loop (every connection keeps its pipeline full), {plan.rounds} rounds of {plan.duration:g} s after {plan.warm_up:g} s
+  of warm-up; the peers alternate, and their order changes from round to round. Figures are medians, with the lowest and highest round in
+  brackets. A ratio is formed within each round, and then the median taken.
+* CPU is that of the proxy's process alone, all threads, from the kernel's accounting (`/proc/PID/task/*/schedstat`; user and system by `/proc/PID/stat`):
+  seconds per million requests, which is µs per request. With loopback, delivering to the receiver is charged to whoever sends.
+* Latency comes from an open loop at a fixed rate, the same for all peers: {plan.rate_share:.0%} of the slowest proxy's closed-loop throughput, with Poisson arrivals. It
+  counts from when a request was due, so a stall is charged for everything it held up (no coordinated omission).
+* "Busy" is the share of its processor that the proxy used in the closed loop. Well below 100 %, the load generator and the nodes were the
+  bottleneck, and the throughput is a lower bound of what the proxy can do; its CPU per request says more then.
+"""
+
+
+def _must_reach(data: Dict[str, Any]) -> str:
+    rows = []
+    for v in targets.verdicts(data["workloads"]):
+        reached = "not measured" if v.reached is None else "yes" if v.reached else "**no**"
+        rows.append([v.what, v.target, _spread(v.measured) + (f" {v.unit}" if v.measured else ""), reached])
+    return _table(["", "target", "measured", "reached"], rows)
+
+
+def _throughput(data: Dict[str, Any]) -> str:
+    rows = []
+    for w in _measured(data):
+        closed = data["workloads"][w.name]["closed"]
+        figure = figures.keys_per_s if w.multi_get > 1 else figures.rps
+        for peer, runs in closed.items():
+            is_proxy = peer != "direct"
+            rows.append([_title(w) if peer == next(iter(closed)) else "", peer, _spread(figures.of(runs, figure), 0),
+                         _spread(figures.ratio(runs, closed.get(w.baseline, []), figure)) if peer != w.baseline else _DASH,
+                         f"{figures.of(runs, figures.proxy_busy).median:.0%}" if is_proxy and runs else _DASH])
+    return _table(["connections × pipeline", "peer", "requests/s (multi-gets: keys/s)", "against twemproxy (through: aside)", "busy"], rows)
+
+
+def _cpu(data: Dict[str, Any]) -> str:
+    rows = []
+    for w in _measured(data):
+        closed = {p: r for p, r in data["workloads"][w.name]["closed"].items() if p != "direct"}
+        for peer, runs in closed.items():
+            rows.append([_title(w) if peer == next(iter(closed)) else "", peer, _spread(figures.of(runs, figures.cpu)),
+                         _median(figures.of(runs, figures.cpu_user)), _median(figures.of(runs, figures.cpu_system)),
+                         _spread(figures.ratio(runs, closed.get(w.baseline, []), figures.cpu)) if peer != w.baseline else _DASH])
+    return _table(["connections × pipeline", "peer", "CPU s per million requests", "user", "system", "against twemproxy (through: aside)"],
+                  rows)
+
+
+def _latency(data: Dict[str, Any]) -> str:
+    rows = []
+    for w in _measured(data):
+        result = data["workloads"][w.name]
+        for peer, runs in result["open"].items():
+            rows.append([_title(w) if peer == next(iter(result["open"])) else "", peer, _number(result["rate"], 0),
+                         *(_spread(figures.of(runs, figures.latency(q)), 0) for q in ("p50", "p99", "p99.9"))])
+    return _table(["connections × pipeline", "peer", "requests/s offered", "p50 µs", "p99 µs", "p99.9 µs"], rows)
+
+
+def _round_trip(data: Dict[str, Any]) -> str:
+    closed = data["workloads"].get("get-1x1", {}).get("closed", {})
+    p50 = figures.latency("p50")
+    rows = [[peer, _spread(figures.of(runs, p50), 1),
+             _spread(figures.difference(runs, closed.get("direct", []), p50), 1) if peer != "direct" else _DASH]
+            for peer, runs in closed.items()]
+    return _table(["peer", "median µs", "added to direct, µs"], rows)
+
+
+def _memory(data: Dict[str, Any]) -> str:
+    rows = []
+    for peer, kinds in data["memory"].get("peers", {}).items():
+        rows.append([peer, f"{kinds['used']['before_kib'] / 1024:.1f} MiB", *(f"{kinds[k]['kib_per_1000'] / 1024:.2f} MiB" for k in ("fresh", "used"))])
+    return _table(["peer", "process before", "per 1,000 idle connections, never used", "per 1,000, after one GET on each"], rows)
+
+
+def write(data: Dict[str, Any], plan: Plan) -> str:
+    parts = ["# Performance\n", "Written by `tests/bench/run --report`; every figure is from one run of it.\n",
+             "## Machine\n", _machine(data), "## How it is measured\n", _how(data, plan)]
+    sections = [("Must reach", "Ratios are to twemproxy in the same rounds, unless the line says otherwise.\n", _must_reach),
+                ("Throughput", "", _throughput), ("CPU of the proxy", "", _cpu), ("Latency at a fixed rate", "", _latency),
+                ("One connection, one request at a time", "Round trips in the closed loop.\n", _round_trip)]
+    for title, text, section in sections:
+        parts += [f"## {title}\n", *([text] if text else []), section(data)]
+    if data.get("memory"):
+        parts += ["## Memory of idle connections\n", f"Growth of the process's resident memory (the kernel's socket buffers not included) "
+                  f"with {data['memory']['connections']:,} connections.\n", _memory(data)]
+    return "\n".join(parts)

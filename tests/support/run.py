@@ -1,0 +1,164 @@
+#!/usr/bin/python3
+"""Builds and runs the tests; tests/run is how it is called. Prints one closing line, "N passed, N failed"."""
+import os
+import re
+import subprocess
+import sys
+import time
+import xml.etree.ElementTree as ElementTree
+
+ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+ASAN = os.path.join(ROOT, "build-asan")
+TSAN = os.path.join(ROOT, "build-tsan")
+FUZZ = os.path.join(ROOT, "build-fuzz")
+FUZZ_SECONDS = 60
+# What runs under ThreadSanitizer as well: everything that more than one thread touches.
+THREADED = ["common-log", "common-mailbox", "common-metrics", "admin-http", "database-loader", "bus-bus_nats"]
+
+ENVIRONMENT = {
+    "ASAN_OPTIONS": "abort_on_error=0:detect_leaks=1:strict_string_checks=1",
+    "UBSAN_OPTIONS": "halt_on_error=1:print_stacktrace=1",
+    "LSAN_OPTIONS": "suppressions=" + os.path.join(ROOT, "tests/support/lsan.supp") + ":print_suppressions=0",
+    "TSAN_OPTIONS": "halt_on_error=1:suppressions=" + os.path.join(ROOT, "tests/support/tsan.supp"),
+    "CK_FORK": "yes",
+}
+
+
+class Tally:
+    """What passed and failed so far, and the names of what failed."""
+
+    def __init__(self):
+        self.passed = 0
+        self.failed = 0
+        self.names = []
+
+    def add(self, passed, failed, name):
+        self.passed += passed
+        self.failed += failed
+        if failed:
+            self.names.append(name)
+
+
+def say(text):
+    print(text, flush=True)
+
+
+def build(directory, options, targets, environment=None):
+    """Configures a build directory once, and builds. A build that fails ends the run."""
+    env = dict(os.environ, **(environment or {}))
+    if not os.path.exists(os.path.join(directory, "build.ninja")):
+        subprocess.run(["meson", "setup", directory, *options], cwd=ROOT, env=env, check=True, stdout=subprocess.DEVNULL)
+    done = subprocess.run(["ninja", "-C", directory, *targets], cwd=ROOT, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    if done.returncode != 0:
+        say(done.stdout[-8000:])
+        say("build failed: " + os.path.basename(directory))
+        say("0 passed, 1 failed")
+        sys.exit(1)
+
+
+def run_checked(name, command, tally, timeout=300):
+    """Runs a program that is either good or not, or a Check program, whose own counts are taken."""
+    started = time.monotonic()
+    try:
+        done = subprocess.run(command, cwd=ROOT, env=dict(os.environ, **ENVIRONMENT), stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+                              text=True, errors="replace", timeout=timeout)
+        output, status = done.stdout, done.returncode
+    except subprocess.TimeoutExpired as timed_out:
+        output, status = (timed_out.stdout or b"").decode(errors="replace") + "\ntimed out", 1
+    passed = failed = 0
+    for checks, failures, errors in re.findall(r"Checks: (\d+), Failures: (\d+), Errors: (\d+)", output):
+        bad = int(failures) + int(errors)
+        passed += int(checks) - bad
+        failed += bad
+    if status != 0 and failed == 0:
+        failed = 1
+    if status == 0 and passed == 0:
+        passed = 1
+    tally.add(passed, failed, name)
+    say(f"{'ok  ' if failed == 0 else 'FAIL'} {name} ({passed} passed{f', {failed} failed' if failed else ''}, {time.monotonic() - started:.1f} s)")
+    if failed:
+        say(output[-6000:])
+
+
+def unit_programs(directory):
+    found = []
+    for folder, prefix in (("tests/unit", "unit-"),):
+        path = os.path.join(directory, folder)
+        found += sorted(os.path.join(path, name) for name in os.listdir(path) if name.startswith(prefix) and not name.endswith(".p"))
+    return found
+
+
+def run_unit(tally, name=None):
+    build(ASAN, ["-Dtests=true", "--buildtype=debugoptimized", "-Db_sanitize=address,undefined", "-Db_lundef=false"], [])
+    for program in unit_programs(ASAN):
+        short = os.path.basename(program)[len("unit-"):]
+        if name is None or name in short:
+            run_checked("unit " + short, [program], tally)
+    threaded = [t for t in THREADED if name is None or name in t]
+    if threaded:
+        build(TSAN, ["-Dtests=true", "--buildtype=debugoptimized", "-Db_sanitize=thread", "-Db_lundef=false"],
+              ["tests/unit/unit-" + t for t in threaded])
+        for t in threaded:
+            run_checked("tsan " + t, [os.path.join(TSAN, "tests/unit/unit-" + t)], tally)
+    if name is None:
+        corpus = os.path.join(ROOT, "tests/fuzz/corpus")
+        for fuzzer in sorted(os.listdir(corpus)):
+            run_checked("replay " + fuzzer, [os.path.join(ASAN, "tests/fuzz/replay-" + fuzzer), os.path.join(corpus, fuzzer)], tally)
+        run_checked("lint", [os.path.join(ROOT, "tests/lint/run"), ASAN], tally)
+
+
+def run_e2e(tally, name=None):
+    build(ASAN, ["-Dtests=true", "--buildtype=debugoptimized", "-Db_sanitize=address,undefined", "-Db_lundef=false"], [])
+    report = os.path.join(ASAN, "e2e.xml")
+    command = ["/usr/bin/python3", "-m", "pytest", "-q", "-rf", "--tb=short", "-p", "no:cacheprovider", "--junitxml", report, "tests/e2e"]
+    if name is not None:
+        command += ["-k", name]
+    status = subprocess.run(command, cwd=ROOT, env=dict(os.environ, PYTHONDONTWRITEBYTECODE="1", **ENVIRONMENT), check=False).returncode
+    if status == 5 and name is not None:
+        return  # pytest has nothing of that name
+    suites = ElementTree.parse(report).getroot()
+    tests = failures = skipped = 0
+    for suite in suites.iter("testsuite"):
+        tests += int(suite.get("tests"))
+        failures += int(suite.get("failures")) + int(suite.get("errors"))
+        skipped += int(suite.get("skipped"))
+    if status not in (0, 5) and failures == 0:
+        failures = 1
+    tally.add(max(tests - failures - skipped, 0), failures, "e2e")
+
+
+def run_fuzz(tally):
+    build(FUZZ, ["-Dtests=true", "-Dfuzz=true", "--buildtype=debugoptimized", "-Db_sanitize=address,undefined", "-Db_lundef=false",
+                 "-Dc_args=-fsanitize=fuzzer-no-link"], [], {"CC": "clang"})
+    corpus = os.path.join(ROOT, "tests/fuzz/corpus")
+    for fuzzer in sorted(os.listdir(corpus)):
+        grown = os.path.join(FUZZ, "corpus-" + fuzzer)
+        os.makedirs(grown, exist_ok=True)
+        run_checked("fuzz " + fuzzer, [os.path.join(FUZZ, "tests/fuzz/fuzz-" + fuzzer), f"-max_total_time={FUZZ_SECONDS}", "-print_final_stats=1",
+                                       f"-artifact_prefix={grown}/", grown, os.path.join(corpus, fuzzer)], tally, FUZZ_SECONDS + 120)
+
+
+def main():
+    what = sys.argv[1] if len(sys.argv) > 1 else "all"
+    tally = Tally()
+    if what == "fuzz":
+        run_fuzz(tally)
+    elif what in ("all", "unit", "e2e"):
+        if what != "e2e":
+            run_unit(tally)
+        if what != "unit":
+            run_e2e(tally)
+    else:
+        run_unit(tally, what)
+        run_e2e(tally, what)
+        if tally.passed + tally.failed == 0:
+            say(f'no test is called "{what}"')
+            tally.add(0, 1, what)
+    if tally.names:
+        say("failed: " + ", ".join(tally.names))
+    say(f"{tally.passed} passed, {tally.failed} failed")
+    sys.exit(1 if tally.failed else 0)
+
+
+if __name__ == "__main__":
+    main()

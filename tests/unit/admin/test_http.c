@@ -1,0 +1,549 @@
+#include <arpa/inet.h>
+#include <check.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <poll.h>
+#include <pthread.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/un.h>
+#include <unistd.h>
+
+#include "common/clock.h"
+#include "proxy/admin/http.h"
+#include "tests/unit/check_main.h"
+
+#define WAIT_MS 8000
+
+static const struct metric_def defs[] = {{"t_events_total", "Events.", METRIC_COUNTER, {-1, -1}}};
+
+/* A component whose state the test sets; read on the server's thread. */
+struct component {
+    _Atomic bool is_ready;
+    const char *text;
+};
+
+static bool component_is_ready(void *ctx, char *text, size_t size)
+{
+    struct component *c = ctx;
+    bool is_ready = c->is_ready;
+    snprintf(text, size, "%s", is_ready ? "" : c->text);
+    return is_ready;
+}
+
+struct server {
+    struct address address;
+    char address_text[64];
+    struct component pool;
+    struct component bus;
+    struct admin_probe probes[2];
+    struct metrics *metrics;
+    struct metrics_shard *shard;
+    struct log *log;
+    int log_fds[2];
+    struct admin *admin;
+};
+
+static uint16_t free_port(void)
+{
+    struct sockaddr_in sin = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
+    socklen_t len = sizeof sin;
+    int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    ck_assert_int_eq(bind(fd, (struct sockaddr *)&sin, sizeof sin), 0);
+    ck_assert_int_eq(getsockname(fd, (struct sockaddr *)&sin, &len), 0);
+    close(fd);
+    return ntohs(sin.sin_port);
+}
+
+static enum err server_start(struct server *s, unsigned max_connections, unsigned timeout_s)
+{
+    s->probes[0] = (struct admin_probe){"pool", component_is_ready, &s->pool};
+    s->probes[1] = (struct admin_probe){"bus", component_is_ready, &s->bus};
+    s->pool.text = "node 10.0.0.1:11211: not connected\nnode 10.0.0.2:11211: timed out\n";
+    s->pool.is_ready = true;
+    s->bus.text = "";
+    s->bus.is_ready = true;
+    s->metrics = metrics_create(defs, 1, NULL, 0);
+    s->shard = metrics_shard_create(s->metrics);
+    ck_assert_int_eq(pipe2(s->log_fds, O_CLOEXEC | O_NONBLOCK), 0);
+    s->log = log_create(s->log_fds[1], LOG_INFO);
+    if (s->address.path == NULL) {
+        s->address.host = (char *)"127.0.0.1";
+        snprintf(s->address_text, sizeof s->address_text, "127.0.0.1:%u", s->address.port);
+        s->address.text = s->address_text;
+    }
+    struct admin_options options = {.address = &s->address, .unix_mode = 0600, .probes = s->probes, .probe_count = 2,
+                                    .metrics = s->metrics, .max_connections = max_connections, .timeout_s = timeout_s};
+    return admin_create(&options, s->log, &s->admin);
+}
+
+static void server_stop(struct server *s)
+{
+    admin_destroy(&s->admin);
+    ck_assert_ptr_null(s->admin);
+    log_destroy(&s->log);
+    close(s->log_fds[0]);
+    close(s->log_fds[1]);
+    metrics_destroy(&s->metrics);
+}
+
+static int server_connect(const struct server *s)
+{
+    struct sockaddr_un sun = {.sun_family = AF_UNIX};
+    struct sockaddr_in sin = {.sin_family = AF_INET, .sin_port = htons(s->address.port), .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
+    bool is_unix = s->address.path != NULL;
+    int fd = socket(is_unix ? AF_UNIX : AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    if (is_unix) {
+        strncpy(sun.sun_path, s->address.path, sizeof sun.sun_path - 1);
+    }
+    ck_assert_int_eq(connect(fd, is_unix ? (struct sockaddr *)&sun : (struct sockaddr *)&sin, is_unix ? sizeof sun : sizeof sin), 0);
+    return fd;
+}
+
+static void put(int fd, const char *data, size_t len)
+{
+    while (len > 0) {
+        ssize_t n = send(fd, data, len, MSG_NOSIGNAL);
+        if (n <= 0) {
+            return; /* the server may have hung up: what it answered is what counts */
+        }
+        data += n;
+        len -= (size_t)n;
+    }
+}
+
+/* Reads until the server closes; returns false if it has not done so in time. `text` gets what came. */
+static bool take_all(int fd, char *text, size_t size)
+{
+    size_t len = 0;
+    text[0] = '\0';
+    for (;;) {
+        struct pollfd poll_fd = {.fd = fd, .events = POLLIN};
+        if (poll(&poll_fd, 1, WAIT_MS) != 1) {
+            return false;
+        }
+        ssize_t n = recv(fd, text + len, size - 1 - len, 0);
+        if (n <= 0) {
+            return true;
+        }
+        len += (size_t)n;
+        text[len] = '\0';
+    }
+}
+
+static char page[1 << 18];
+
+static const char *ask(const struct server *s, const char *request)
+{
+    int fd = server_connect(s);
+    put(fd, request, strlen(request));
+    ck_assert_msg(take_all(fd, page, sizeof page), "no end after: %.60s", request);
+    close(fd);
+    return page;
+}
+
+static const char *ask_for(const struct server *s, const char *method, const char *path)
+{
+    char request[256];
+    snprintf(request, sizeof request, "%s %s HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n", method, path);
+    return ask(s, request);
+}
+
+static const char *body_of(const char *answer)
+{
+    const char *end = strstr(answer, "\r\n\r\n");
+    ck_assert_msg(end != NULL, "no headers: %s", answer);
+    return end + 4;
+}
+
+static void assert_status(const char *answer, const char *status)
+{
+    char line[64];
+    snprintf(line, sizeof line, "HTTP/1.1 %s ", status);
+    ck_assert_msg(strncmp(answer, line, strlen(line)) == 0, "expected %s: %s", status, answer);
+}
+
+static void assert_has(const char *text, const char *part)
+{
+    ck_assert_msg(strstr(text, part) != NULL, "expected \"%s\" in: %s", part, text);
+}
+
+START_TEST(test_health_and_index)
+{
+    struct server s = {.address.port = free_port()};
+    ck_assert_int_eq(server_start(&s, 0, 2), OK);
+    const char *answer = ask_for(&s, "GET", "/healthz");
+    assert_status(answer, "200");
+    assert_has(answer, "\r\nContent-Type: text/plain");
+    assert_has(answer, "\r\nCache-Control: no-store\r\n");
+    ck_assert_str_eq(body_of(answer), "ok\n");
+    answer = ask_for(&s, "HEAD", "/healthz");
+    assert_status(answer, "200");
+    assert_has(answer, "\r\nContent-Length: 3\r\n");
+    ck_assert_str_eq(body_of(answer), "");
+    answer = ask_for(&s, "GET", "/healthz?verbose=1&x=%00");
+    assert_status(answer, "200");
+    answer = ask_for(&s, "GET", "/");
+    assert_status(answer, "200");
+    assert_has(body_of(answer), "outrigger " OUTRIGGER_VERSION "\n");
+    assert_has(body_of(answer), "/healthz ");
+    assert_has(body_of(answer), "/readyz ");
+    assert_has(body_of(answer), "/metrics ");
+    answer = ask_for(&s, "HEAD", "/");
+    ck_assert_str_eq(body_of(answer), "");
+    answer = ask(&s, "GET /healthz HTTP/1.0\r\n\r\n");
+    ck_assert_str_eq(body_of(answer), "ok\n");
+    server_stop(&s);
+}
+END_TEST
+
+START_TEST(test_readiness)
+{
+    struct server s = {.address.port = free_port()};
+    ck_assert_int_eq(server_start(&s, 0, 2), OK);
+    const char *answer = ask_for(&s, "GET", "/readyz");
+    assert_status(answer, "200");
+    ck_assert_str_eq(body_of(answer), "pool: ok\nbus: ok\n");
+    s.pool.is_ready = false;
+    answer = ask_for(&s, "GET", "/readyz");
+    assert_status(answer, "503");
+    ck_assert_str_eq(body_of(answer), "pool: node 10.0.0.1:11211: not connected\npool: node 10.0.0.2:11211: timed out\nbus: ok\n");
+    s.bus.is_ready = false;
+    s.pool.is_ready = true;
+    answer = ask_for(&s, "HEAD", "/readyz");
+    assert_status(answer, "503");
+    answer = ask_for(&s, "GET", "/readyz");
+    ck_assert_str_eq(body_of(answer), "pool: ok\nbus: not ready\n");
+    assert_status(ask_for(&s, "GET", "/healthz"), "200");
+    s.bus.is_ready = true;
+    assert_status(ask_for(&s, "GET", "/readyz"), "200");
+    server_stop(&s);
+}
+END_TEST
+
+static double value_of(const char *text, const char *name)
+{
+    char line[128];
+    snprintf(line, sizeof line, "\n%s ", name);
+    const char *p = strstr(text, line);
+    ck_assert_msg(p != NULL, "no %s in: %s", name, text);
+    return strtod(p + strlen(line), NULL);
+}
+
+START_TEST(test_metrics)
+{
+    struct server s = {.address.port = free_port()};
+    ck_assert_int_eq(server_start(&s, 0, 2), OK);
+    metrics_add(s.shard, 0, 0, 42);
+    const char *answer = ask_for(&s, "GET", "/metrics");
+    assert_status(answer, "200");
+    assert_has(answer, "\r\nContent-Type: text/plain; version=0.0.4");
+    const char *body = body_of(answer);
+    ck_assert_int_eq(strncmp(body, "# HELP t_events_total Events.\n# TYPE t_events_total counter\nt_events_total 42\n", 76), 0);
+    double now_s = (double)clock_wall_ms() / 1000;
+    ck_assert_double_gt(value_of(body, "process_start_time_seconds"), now_s - 600);
+    ck_assert_double_le(value_of(body, "process_start_time_seconds"), now_s + 0.02);
+    ck_assert_double_ge(value_of(body, "process_cpu_seconds_total"), 0);
+    ck_assert_double_gt(value_of(body, "process_resident_memory_bytes"), 100000);
+    ck_assert_double_gt(value_of(body, "process_open_fds"), 3);
+    ck_assert_double_lt(value_of(body, "process_open_fds"), 100);
+    ck_assert_double_gt(value_of(body, "process_max_fds"), 3);
+    assert_has(body, "\noutrigger_build_info{version=\"" OUTRIGGER_VERSION "\"} 1\n");
+    assert_has(body, "# TYPE process_cpu_seconds_total counter\n");
+    server_stop(&s);
+}
+END_TEST
+
+START_TEST(test_errors)
+{
+    struct server s = {.address.port = free_port()};
+    ck_assert_int_eq(server_start(&s, 0, 2), OK);
+    const char *unknown[] = {"/nothing", "/healthz/", "//healthz", "/HEALTHZ", "/../etc/passwd", "/%0d%0aX: y", "*", "/metrics%2f"};
+    for (size_t i = 0; i < ARRAY_LEN(unknown); i++) {
+        const char *answer = ask_for(&s, "GET", unknown[i]);
+        assert_status(answer, "404");
+        assert_has(answer, "\r\nContent-Type: application/json\r\n");
+        assert_has(body_of(answer), "{\"error\":{\"code\":\"not_found\",\"message\":\"");
+    }
+    const char *methods[] = {"POST", "PUT", "DELETE", "OPTIONS", "TRACE", "SET", "DEL", "INVALIDATE", "get"};
+    for (size_t i = 0; i < ARRAY_LEN(methods); i++) {
+        const char *answer = ask_for(&s, methods[i], "/healthz");
+        assert_status(answer, "405");
+        assert_has(answer, "\r\nAllow: GET, HEAD\r\n");
+        assert_has(body_of(answer), "{\"error\":{\"code\":\"method_not_allowed\",\"message\":\"");
+    }
+    assert_status(ask_for(&s, "INVALIDATE", "/cache/x*"), "404");
+    server_stop(&s);
+}
+END_TEST
+
+START_TEST(test_bodies)
+{
+    struct server s = {.address.port = free_port()};
+    ck_assert_int_eq(server_start(&s, 0, 2), OK);
+    const char *answer = ask(&s, "GET /healthz HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Length: 5\r\n\r\nhello");
+    ck_assert_str_eq(body_of(answer), "ok\n");
+    answer = ask(&s, "SET /nothing HTTP/1.1\r\nHost: x\r\nConnection: close\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\n\r\n");
+    assert_status(answer, "404");
+    answer = ask(&s, "SET /nothing HTTP/1.1\r\nHost: x\r\nContent-Length: 65537\r\n\r\n");
+    assert_status(answer, "413");
+    assert_has(body_of(answer), "{\"error\":{\"code\":\"too_large\"");
+    answer = ask(&s, "SET /nothing HTTP/1.1\r\nHost: x\r\nContent-Length: -1\r\n\r\n");
+    ck_assert(strncmp(answer, "HTTP/1.1 400", 12) == 0 || strncmp(answer, "HTTP/1.1 413", 12) == 0);
+    answer = ask(&s, "SET /nothing HTTP/1.1\r\nHost: x\r\nContent-Length: 99999999999999999999999\r\n\r\n");
+    ck_assert(strncmp(answer, "HTTP/1.1 400", 12) == 0 || strncmp(answer, "HTTP/1.1 413", 12) == 0);
+    /* More chunks than may be: the server hangs up. */
+    int fd = server_connect(&s);
+    static const char head[] = "SET /nothing HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n";
+    static char chunk[4096 + 8] = "1000\r\n";
+    memset(chunk + 6, 'x', 4096);
+    memcpy(chunk + 6 + 4096, "\r\n", 2);
+    put(fd, head, sizeof head - 1);
+    for (int i = 0; i < 20; i++) {
+        put(fd, chunk, sizeof chunk);
+    }
+    ck_assert(take_all(fd, page, sizeof page));
+    ck_assert_ptr_null(strstr(page, "404"));
+    close(fd);
+    assert_status(ask_for(&s, "GET", "/healthz"), "200");
+    server_stop(&s);
+}
+END_TEST
+
+static void send_huge(const struct server *s, const char *head, size_t len)
+{
+    int fd = server_connect(s);
+    char *data = malloc(len);
+    memset(data, 'x', len);
+    put(fd, head, strlen(head));
+    put(fd, data, len);
+    free(data);
+    ck_assert(take_all(fd, page, sizeof page));
+    ck_assert_msg(page[0] == '\0' || strncmp(page, "HTTP/1.1 4", 10) == 0, "%s", page);
+    close(fd);
+}
+
+START_TEST(test_garbage)
+{
+    struct server s = {.address.port = free_port()};
+    ck_assert_int_eq(server_start(&s, 0, 1), OK);
+    const char *garbage[] = {
+        "\r\n\r\n\r\n\r\n",
+        "hello\r\n\r\n",
+        "GET\r\n\r\n",
+        "GET /healthz\r\n\r\n",
+        "GET /healthz HTTP/9.9\r\n\r\n",
+        "GET /healthz NONSENSE\r\n\r\n",
+        "get foo\r\nset a 0 0 1\r\nx\r\n",
+        "\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03 a TLS client hello",
+        "GET /healthz HTTP/1.1\r\nno colon here\r\n\r\n",
+        "GET /healthz HTTP/1.1\r\n: empty name\r\n\r\n",
+        "GET /healthz HTTP/1.1\r\nContent-Length: five\r\n\r\n",
+        "GET \xff\xfe\xfd HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n",
+        "GET /healthz HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\nzzz\r\n",
+    };
+    int fds[ARRAY_LEN(garbage)];
+    for (size_t i = 0; i < ARRAY_LEN(garbage); i++) {
+        fds[i] = server_connect(&s);
+        put(fds[i], garbage[i], strlen(garbage[i]));
+    }
+    for (size_t i = 0; i < ARRAY_LEN(garbage); i++) {
+        ck_assert(take_all(fds[i], page, sizeof page)); /* answered or not, the connection ends */
+        ck_assert_msg(page[0] == '\0' || strncmp(page, "HTTP/1.", 7) == 0, "%s", page);
+        close(fds[i]);
+    }
+    send_huge(&s, "GET /", 1 << 20);
+    send_huge(&s, "GET /healthz HTTP/1.1\r\nX-Huge: ", 1 << 20);
+    send_huge(&s, "", 1 << 20);
+    assert_status(ask_for(&s, "GET", "/healthz"), "200");
+    server_stop(&s);
+}
+END_TEST
+
+/* Headers that fit are taken, and a client that pipelines or keeps its connection gets every answer. */
+START_TEST(test_keep_alive)
+{
+    struct server s = {.address.port = free_port()};
+    ck_assert_int_eq(server_start(&s, 0, 1), OK);
+    char request[8192] = "GET /healthz HTTP/1.1\r\nHost: x\r\nX-Long: ";
+    size_t len = strlen(request);
+    memset(request + len, 'y', 4096);
+    snprintf(request + len + 4096, sizeof request - len - 4096, "\r\n\r\n");
+    int fd = server_connect(&s);
+    for (int i = 0; i < 3; i++) {
+        put(fd, request, strlen(request));
+    }
+    put(fd, "GET /readyz HTTP/1.1\r\nHost: x\r\n\r\n", strlen("GET /readyz HTTP/1.1\r\nHost: x\r\n\r\n"));
+    uint64_t start_us = clock_mono_us();
+    ck_assert(take_all(fd, page, sizeof page)); /* ends by the timeout of a silent connection */
+    ck_assert_uint_ge(clock_mono_us() - start_us, 500000);
+    unsigned answers = 0;
+    for (const char *p = page; (p = strstr(p, "HTTP/1.1 200 ")) != NULL; p++) {
+        answers++;
+    }
+    ck_assert_uint_eq(answers, 4);
+    close(fd);
+    server_stop(&s);
+}
+END_TEST
+
+START_TEST(test_silent_clients)
+{
+    struct server s = {.address.port = free_port()};
+    ck_assert_int_eq(server_start(&s, 0, 1), OK);
+    int silent = server_connect(&s);
+    int half = server_connect(&s);
+    put(half, "GET /hea", 8);
+    assert_status(ask_for(&s, "GET", "/healthz"), "200"); /* nobody waits for them */
+    uint64_t start_us = clock_mono_us();
+    ck_assert(take_all(silent, page, sizeof page));
+    ck_assert_str_eq(page, "");
+    ck_assert(take_all(half, page, sizeof page));
+    ck_assert_uint_lt(clock_mono_us() - start_us, 5000000);
+    close(silent);
+    close(half);
+    server_stop(&s);
+}
+END_TEST
+
+/* Idle connections up to the limit, and beyond: the ones beyond wait, and are served when the idle ones have timed out. */
+START_TEST(test_connection_limit)
+{
+    struct server s = {.address.port = free_port()};
+    ck_assert_int_eq(server_start(&s, 8, 1), OK);
+    int fds[40];
+    for (size_t i = 0; i < ARRAY_LEN(fds); i++) {
+        fds[i] = server_connect(&s);
+    }
+    assert_status(ask_for(&s, "GET", "/healthz"), "200");
+    for (size_t i = 0; i < ARRAY_LEN(fds); i++) {
+        close(fds[i]);
+    }
+    server_stop(&s);
+}
+END_TEST
+
+struct client {
+    pthread_t thread;
+    const struct server *server;
+    unsigned good;
+};
+
+static void *hammer(void *arg)
+{
+    struct client *c = arg;
+    char *text = malloc(1 << 16);
+    for (int i = 0; i < 50; i++) {
+        int fd = server_connect(c->server);
+        const char *request = i % 2 == 0 ? "GET /metrics HTTP/1.0\r\n\r\n" : "GET /readyz HTTP/1.0\r\n\r\n";
+        put(fd, request, strlen(request));
+        bool is_done = take_all(fd, text, 1 << 16);
+        c->good += is_done && strstr(text, " 200 OK\r\n") != NULL;
+        close(fd);
+    }
+    free(text);
+    return NULL;
+}
+
+START_TEST(test_many_clients)
+{
+    struct server s = {.address.port = free_port()};
+    ck_assert_int_eq(server_start(&s, 0, 5), OK);
+    struct client clients[8] = {0};
+    for (size_t i = 0; i < ARRAY_LEN(clients); i++) {
+        clients[i].server = &s;
+        pthread_create(&clients[i].thread, NULL, hammer, &clients[i]);
+    }
+    for (uint32_t i = 0; i < 100000; i++) {
+        metrics_add(s.shard, 0, 0, 1);
+    }
+    for (size_t i = 0; i < ARRAY_LEN(clients); i++) {
+        pthread_join(clients[i].thread, NULL);
+        ck_assert_uint_eq(clients[i].good, 50);
+    }
+    const char *body = body_of(ask_for(&s, "GET", "/metrics"));
+    assert_has(body, "t_events_total 100000\n");
+    server_stop(&s);
+}
+END_TEST
+
+START_TEST(test_stop_with_open_connections)
+{
+    struct server s = {.address.port = free_port()};
+    ck_assert_int_eq(server_start(&s, 0, 10), OK);
+    int fd = server_connect(&s);
+    put(fd, "GET /healthz HTTP/1.1\r\n", 23);
+    assert_status(ask_for(&s, "GET", "/healthz"), "200");
+    uint64_t start_us = clock_mono_us();
+    server_stop(&s);
+    ck_assert_uint_lt(clock_mono_us() - start_us, 2000000);
+    ck_assert(take_all(fd, page, sizeof page));
+    close(fd);
+}
+END_TEST
+
+START_TEST(test_busy_port)
+{
+    struct server first = {.address.port = free_port()};
+    ck_assert_int_eq(server_start(&first, 0, 2), OK);
+    struct server second = {.address.port = first.address.port};
+    ck_assert_int_eq(server_start(&second, 0, 2), ERR_IO);
+    ck_assert_ptr_null(second.admin);
+    char text[1024];
+    ssize_t n = read(second.log_fds[0], text, sizeof text - 1);
+    ck_assert_int_gt(n, 0);
+    text[n] = '\0';
+    assert_has(text, " error admin: can not listen on 127.0.0.1:");
+    assert_has(text, "Address already in use");
+    server_stop(&second);
+    assert_status(ask_for(&first, "GET", "/healthz"), "200");
+    server_stop(&first);
+    struct server third = {.address.port = first.address.port}; /* free again at once */
+    ck_assert_int_eq(server_start(&third, 0, 2), OK);
+    server_stop(&third);
+}
+END_TEST
+
+START_TEST(test_unix_socket)
+{
+    char dir[] = "/tmp/test_http.XXXXXX";
+    ck_assert_ptr_nonnull(mkdtemp(dir));
+    char path[64];
+    snprintf(path, sizeof path, "%s/admin.sock", dir);
+    struct server s = {.address = {.path = path, .text = path}};
+    ck_assert_int_eq(server_start(&s, 0, 2), OK);
+    struct stat st;
+    ck_assert_int_eq(stat(path, &st), 0);
+    ck_assert_uint_eq(st.st_mode & 0777, 0600);
+    ck_assert_str_eq(body_of(ask_for(&s, "GET", "/healthz")), "ok\n");
+    struct server second = {.address = {.path = path, .text = path}};
+    ck_assert_int_eq(server_start(&second, 0, 2), ERR_IO);
+    server_stop(&second);
+    ck_assert_str_eq(body_of(ask_for(&s, "GET", "/healthz")), "ok\n");
+    server_stop(&s);
+    ck_assert_int_eq(stat(path, &st), -1);
+    ck_assert_int_eq(rmdir(dir), 0);
+}
+END_TEST
+
+int main(void)
+{
+    TCase *tests = tcase_create("http");
+    tcase_set_timeout(tests, 60);
+    tcase_add_test(tests, test_health_and_index);
+    tcase_add_test(tests, test_readiness);
+    tcase_add_test(tests, test_metrics);
+    tcase_add_test(tests, test_errors);
+    tcase_add_test(tests, test_bodies);
+    tcase_add_test(tests, test_garbage);
+    tcase_add_test(tests, test_keep_alive);
+    tcase_add_test(tests, test_silent_clients);
+    tcase_add_test(tests, test_connection_limit);
+    tcase_add_test(tests, test_many_clients);
+    tcase_add_test(tests, test_stop_with_open_connections);
+    tcase_add_test(tests, test_busy_port);
+    tcase_add_test(tests, test_unix_socket);
+    Suite *suite = suite_create("http");
+    suite_add_tcase(suite, tests);
+    return check_main(suite);
+}

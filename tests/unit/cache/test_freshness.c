@@ -1,0 +1,56 @@
+#include "proxy/cache/freshness.h"
+
+#include "tests/unit/check_main.h"
+
+#define AT(ms) ((uint64_t)(ms) << VERSION_MS_SHIFT)
+
+START_TEST(data_is_allowed_from_the_invalidation_on)
+{
+    ck_assert(!freshness_allows(AT(1000) - 1, AT(1000)));
+    ck_assert(freshness_allows(AT(1000), AT(1000)));
+    ck_assert(freshness_allows(AT(1000) + 1, AT(1000)));
+}
+END_TEST
+
+START_TEST(a_fill_needs_data_that_is_not_older_than_its_lease)
+{
+    ck_assert(!freshness_may_fill(AT(999), AT(1000)));
+    ck_assert(freshness_may_fill(AT(1000), AT(1000)));
+}
+END_TEST
+
+START_TEST(an_entry_survives_only_beyond_the_skew)
+{
+    ck_assert(!freshness_survives(AT(1000), AT(1000), 500));
+    ck_assert(!freshness_survives(AT(1499), AT(1000), 500));
+    ck_assert(freshness_survives(AT(1500), AT(1000), 500));
+    ck_assert(freshness_survives(AT(1000), AT(1000), 0));
+    ck_assert(!freshness_survives(AT(999), AT(1000), 0));
+}
+END_TEST
+
+START_TEST(nothing_survives_an_invalidation_at_the_end_of_time)
+{
+    ck_assert(!freshness_survives(AT(1000), VERSION_MAX, 500));
+}
+END_TEST
+
+START_TEST(a_tombstone_never_moves_back)
+{
+    ck_assert_uint_eq(freshness_tombstone(AT(1200), AT(1000)), AT(1200));
+    ck_assert_uint_eq(freshness_tombstone(AT(800), AT(1000)), AT(1000));
+}
+END_TEST
+
+int main(void)
+{
+    Suite *suite = suite_create("freshness");
+    TCase *tc = tcase_create("rule");
+    tcase_add_test(tc, data_is_allowed_from_the_invalidation_on);
+    tcase_add_test(tc, a_fill_needs_data_that_is_not_older_than_its_lease);
+    tcase_add_test(tc, an_entry_survives_only_beyond_the_skew);
+    tcase_add_test(tc, nothing_survives_an_invalidation_at_the_end_of_time);
+    tcase_add_test(tc, a_tombstone_never_moves_back);
+    suite_add_tcase(suite, tc);
+    return check_main(suite);
+}

@@ -1,0 +1,1020 @@
+/* Every option, every default, every complaint with its line and words; then the real deploy/outrigger.yaml. */
+#include <check.h>
+#include <errno.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "common/config.h"
+
+#define POOL "pool: {nodes: [10.0.0.1]}\n"
+#define DATABASE "database: {primary: db, schema: shop, user: u}\n"
+#define SOURCE "source: {table: t, key_column: k, value_column: v}"
+
+/* What the parser says of `text`, to be freed; "" if it is well. */
+static char *parse(const char *text, size_t text_len, struct config **config)
+{
+    char *said = NULL;
+    size_t len = 0;
+    FILE *out = open_memstream(&said, &len);
+    enum err err = config_parse("f", span_of(text, text_len), out, config);
+    fclose(out);
+    ck_assert_int_eq(err, len == 0 ? OK : ERR_CONFIG);
+    ck_assert((*config != NULL) == (err == OK));
+    return said;
+}
+
+static struct config *good(const char *text)
+{
+    struct config *config;
+    char *said = parse(text, strlen(text), &config);
+    ck_assert_str_eq(said, "");
+    free(said);
+    return config;
+}
+
+static void bad(const char *text, const char *expected)
+{
+    struct config *config;
+    char *said = parse(text, strlen(text), &config);
+    ck_assert_str_eq(said, expected);
+    free(said);
+    config_destroy(&config);
+}
+
+/* ---- what is well ---- */
+
+START_TEST(every_default)
+{
+    struct config *c = good(POOL);
+    ck_assert_str_eq(c->region, "local");
+    long processors = sysconf(_SC_NPROCESSORS_ONLN);
+    ck_assert_uint_eq(c->threads, (uint32_t)MIN(processors, 256));
+    ck_assert_uint_eq(c->listen_count, 1);
+    ck_assert_str_eq(c->listen[0].text, "127.0.0.1:11211");
+    ck_assert_str_eq(c->listen[0].host, "127.0.0.1");
+    ck_assert_uint_eq(c->listen[0].port, 11211);
+    ck_assert_ptr_null(c->listen[0].path);
+    ck_assert_uint_eq(c->unix_mode, 0660);
+    ck_assert_uint_eq(c->max_connections, 20000);
+    ck_assert_uint_eq(c->max_value_size, 1 << 20);
+    ck_assert_uint_eq(c->idle_timeout_ms, 0);
+    ck_assert_uint_eq(c->max_client_buffer, 64 << 20);
+    ck_assert_uint_eq(c->pool.node_count, 1);
+    ck_assert_str_eq(c->pool.nodes[0].address.text, "10.0.0.1");
+    ck_assert_uint_eq(c->pool.nodes[0].address.port, 11211);
+    ck_assert_uint_eq(c->pool.nodes[0].weight, 1);
+    ck_assert_int_eq(c->pool.versions, VERSIONS_AUTO);
+    ck_assert_uint_eq(c->pool.connections, 1);
+    ck_assert_uint_eq(c->pool.connect_timeout_ms, 1000);
+    ck_assert_uint_eq(c->pool.timeout_ms, 500);
+    ck_assert_uint_eq(c->pool.retry_min_ms, 100);
+    ck_assert_uint_eq(c->pool.retry_max_ms, 5000);
+    ck_assert_uint_eq(c->pool.max_pending, 16384);
+    ck_assert_uint_eq(c->namespace_count, 1);
+    ck_assert_str_eq(c->namespaces[0].prefix, "");
+    ck_assert_str_eq(c->namespaces[0].name, "default");
+    ck_assert_int_eq(c->namespaces[0].read, READ_ASIDE);
+    ck_assert_int_eq(c->namespaces[0].write, WRITE_ASIDE);
+    ck_assert_int_eq(c->namespaces[0].on_set, ON_SET_LOCAL);
+    ck_assert_uint_eq(c->namespaces[0].ttl_s, 3600);
+    ck_assert_uint_eq(c->namespaces[0].ttl_jitter_s, 0);
+    ck_assert_uint_eq(c->namespaces[0].negative_ttl_s, 10);
+    ck_assert_uint_eq(c->namespaces[0].lease_wait_ms, 200);
+    ck_assert_uint_eq(c->namespaces[0].lease_ttl_s, 10);
+    ck_assert_uint_eq(c->namespaces[0].tombstone_ttl_s, 30);
+    ck_assert_ptr_null(c->namespaces[0].source);
+    ck_assert_ptr_null(c->database);
+    ck_assert_ptr_null(c->bus);
+    ck_assert(!c->has_admin);
+    ck_assert(!c->admin_public);
+    ck_assert_int_eq(c->log_level, LOG_INFO);
+    ck_assert_uint_eq(c->max_clock_skew_ms, 500);
+    ck_assert_int_eq(c->sidecar_id, -1);
+    config_destroy(&c);
+    ck_assert_ptr_null(c);
+    config_destroy(&c); /* of nothing: nothing */
+}
+END_TEST
+
+START_TEST(defaults_of_sections)
+{
+    struct config *c = good(POOL DATABASE "region: west\nbus: {url: 'nats://n'}\nadmin: {}\nnamespaces: [{prefix: 'p:', read: through, " SOURCE "}]\n");
+    ck_assert_str_eq(c->database->primary.host, "db");
+    ck_assert_uint_eq(c->database->primary.port, 3306);
+    ck_assert_str_eq(c->database->schema, "shop");
+    ck_assert_str_eq(c->database->user, "u");
+    ck_assert_str_eq(c->database->password, "");
+    ck_assert_uint_eq(c->database->threads, 4);
+    ck_assert_uint_eq(c->database->queue, 4096);
+    ck_assert_uint_eq(c->database->connect_timeout_ms, 2000);
+    ck_assert_uint_eq(c->database->timeout_ms, 2000);
+    ck_assert_ptr_null(c->database->tls_ca);
+    ck_assert_str_eq(c->bus->url, "nats://n");
+    ck_assert_uint_eq(c->bus->peer_count, 0);
+    ck_assert_uint_eq(c->bus->publish_timeout_ms, 3000);
+    ck_assert_uint_eq(c->bus->max_pending, 65536);
+    ck_assert_uint_eq(c->bus->stream_max_age_s, 86400);
+    ck_assert_uint_eq(c->bus->stream_max_bytes, 1 << 30);
+    ck_assert_uint_eq(c->bus->stream_replicas, 1);
+    ck_assert_uint_eq(c->bus->ack_wait_ms, 10000);
+    ck_assert_ptr_null(c->bus->credentials_file);
+    ck_assert(c->has_admin);
+    ck_assert_str_eq(c->admin.text, "127.0.0.1:9411");
+    ck_assert_uint_eq(c->admin.port, 9411);
+    ck_assert_int_eq(c->pool.versions, VERSIONS_ON); /* because of the through namespace */
+    const struct config_source *source = c->namespaces[0].source;
+    ck_assert_str_eq(source->table, "t");
+    ck_assert_str_eq(source->key_column, "k");
+    ck_assert_str_eq(source->value_column, "v");
+    ck_assert_ptr_null(source->value_columns);
+    ck_assert_uint_eq(source->value_column_count, 0);
+    ck_assert_ptr_null(source->flags_column);
+    ck_assert_ptr_null(source->expires_column);
+    ck_assert_uint_eq(c->namespace_count, 2); /* and the default one */
+    config_destroy(&c);
+}
+END_TEST
+
+START_TEST(every_option_of_the_process)
+{
+    struct config *c = good("region: eu-west_1\n"
+                            "threads: 7\n"
+                            "listen: ['0.0.0.0:1', '[::1]:65535', 'unix:/run/o.sock', 'localhost', '[2001:db8::1]']\n"
+                            "unix_mode: 0o777\n"
+                            "max_connections: 5\n"
+                            "max_value_size: 128MiB\n"
+                            "idle_timeout: 30d\n"
+                            "max_client_buffer: 16GiB\n"
+                            "max_clock_skew: 1m\n"
+                            "sidecar_id: 1023\n"
+                            "log: {level: debug}\n"
+                            "admin: {listen: '0.0.0.0:80', public: true}\n" POOL);
+    ck_assert_str_eq(c->region, "eu-west_1");
+    ck_assert_uint_eq(c->threads, 7);
+    ck_assert_uint_eq(c->listen_count, 5);
+    ck_assert_str_eq(c->listen[1].host, "::1");
+    ck_assert_uint_eq(c->listen[1].port, 65535);
+    ck_assert_str_eq(c->listen[1].text, "[::1]:65535");
+    ck_assert_str_eq(c->listen[2].path, "/run/o.sock");
+    ck_assert_str_eq(c->listen[2].text, "unix:/run/o.sock");
+    ck_assert_ptr_null(c->listen[2].host);
+    ck_assert_uint_eq(c->listen[2].port, 0);
+    ck_assert_uint_eq(c->listen[3].port, 11211);
+    ck_assert_str_eq(c->listen[4].host, "2001:db8::1");
+    ck_assert_uint_eq(c->unix_mode, 0777);
+    ck_assert_uint_eq(c->max_connections, 5);
+    ck_assert_uint_eq(c->max_value_size, 128 << 20);
+    ck_assert_uint_eq(c->idle_timeout_ms, 30U * 86400 * 1000);
+    ck_assert_uint_eq(c->max_client_buffer, 16ULL << 30);
+    ck_assert_uint_eq(c->max_clock_skew_ms, 60000);
+    ck_assert_int_eq(c->sidecar_id, 1023);
+    ck_assert_int_eq(c->log_level, LOG_DEBUG);
+    ck_assert(c->has_admin && c->admin_public);
+    ck_assert_str_eq(c->admin.host, "0.0.0.0");
+    config_destroy(&c);
+}
+END_TEST
+
+START_TEST(every_option_of_the_pool)
+{
+    struct config *c = good("pool:\n"
+                            "  nodes: [a.example, {address: 'b.example:1', weight: 1000}, 'unix:/s', {address: '[::1]:2'}]\n"
+                            "  versions: on\n"
+                            "  connections: 64\n"
+                            "  connect_timeout: 1ms\n"
+                            "  timeout: 1h\n"
+                            "  retry_min: 2000us\n"
+                            "  retry_max: 2ms\n"
+                            "  max_pending: 1\n");
+    ck_assert_uint_eq(c->pool.node_count, 4);
+    ck_assert_str_eq(c->pool.nodes[0].address.host, "a.example");
+    ck_assert_uint_eq(c->pool.nodes[1].weight, 1000);
+    ck_assert_uint_eq(c->pool.nodes[1].address.port, 1);
+    ck_assert_str_eq(c->pool.nodes[2].address.path, "/s");
+    ck_assert_uint_eq(c->pool.nodes[3].weight, 1);
+    ck_assert_int_eq(c->pool.versions, VERSIONS_ON);
+    ck_assert_uint_eq(c->pool.connections, 64);
+    ck_assert_uint_eq(c->pool.connect_timeout_ms, 1);
+    ck_assert_uint_eq(c->pool.timeout_ms, 3600000);
+    ck_assert_uint_eq(c->pool.retry_min_ms, 2);
+    ck_assert_uint_eq(c->pool.retry_max_ms, 2);
+    ck_assert_uint_eq(c->pool.max_pending, 1);
+    config_destroy(&c);
+    c = good("pool: {nodes: [a], versions: off}\n");
+    ck_assert_int_eq(c->pool.versions, VERSIONS_OFF);
+    config_destroy(&c);
+}
+END_TEST
+
+START_TEST(every_option_of_a_namespace)
+{
+    struct config *c = good(POOL DATABASE "namespaces:\n"
+                                          "  - prefix: 'pkg:'\n"
+                                          "    name: packages\n"
+                                          "    read: through\n"
+                                          "    write: aside\n"
+                                          "    on_set: invalidate\n"
+                                          "    ttl: 30d\n"
+                                          "    ttl_jitter: 2h\n"
+                                          "    negative_ttl: 0s\n"
+                                          "    lease_wait: 250ms\n"
+                                          "    lease_ttl: 1s\n"
+                                          "    tombstone_ttl: 3000ms\n"
+                                          "    source:\n"
+                                          "      table: sh$$op.pack_ages\n"
+                                          "      key_column: name\n"
+                                          "      value_columns: [a, b_2, C$$3]\n"
+                                          "      flags_column: f\n"
+                                          "      expires_column: e\n"
+                                          "  - prefix: ''\n"
+                                          "    ttl: 0s\n"
+                                          "  - {prefix: '::'}\n");
+    ck_assert_uint_eq(c->namespace_count, 3);
+    const struct config_namespace *n = &c->namespaces[0];
+    ck_assert_str_eq(n->prefix, "pkg:");
+    ck_assert_str_eq(n->name, "packages");
+    ck_assert_int_eq(n->read, READ_THROUGH);
+    ck_assert_int_eq(n->on_set, ON_SET_INVALIDATE);
+    ck_assert_uint_eq(n->ttl_s, 30 * 86400);
+    ck_assert_uint_eq(n->ttl_jitter_s, 7200);
+    ck_assert_uint_eq(n->negative_ttl_s, 0);
+    ck_assert_uint_eq(n->lease_wait_ms, 250);
+    ck_assert_uint_eq(n->lease_ttl_s, 1);
+    ck_assert_uint_eq(n->tombstone_ttl_s, 3);
+    ck_assert_str_eq(n->source->table, "sh$op.pack_ages");
+    ck_assert_str_eq(n->source->key_column, "name");
+    ck_assert_ptr_null(n->source->value_column);
+    ck_assert_uint_eq(n->source->value_column_count, 3);
+    ck_assert_str_eq(n->source->value_columns[0], "a");
+    ck_assert_str_eq(n->source->value_columns[2], "C$3");
+    ck_assert_str_eq(n->source->flags_column, "f");
+    ck_assert_str_eq(n->source->expires_column, "e");
+    ck_assert_str_eq(c->namespaces[1].name, "default");
+    ck_assert_uint_eq(c->namespaces[1].ttl_s, 0);
+    ck_assert_str_eq(c->namespaces[2].name, "::");
+    config_destroy(&c);
+}
+END_TEST
+
+START_TEST(every_option_of_database_and_bus)
+{
+    struct config *c = good(POOL "region: west\n"
+                                 "database:\n"
+                                 "  primary: unix:/run/mysqld.sock\n"
+                                 "  schema: my-shop\n"
+                                 "  user: o\n"
+                                 "  password: 'p$$w\"'\n"
+                                 "  threads: 256\n"
+                                 "  queue: 1\n"
+                                 "  connect_timeout: 5s\n"
+                                 "  timeout: 100ms\n"
+                                 "  tls_ca: /dev/null\n"
+                                 "bus:\n"
+                                 "  url: tls://user:pa@[::1]:4333\n"
+                                 "  peers:\n"
+                                 "    - {region: east, url: 'nats://e:1'}\n"
+                                 "    - {region: south, url: 'nats://e:1', domain: south-1}\n"
+                                 "  publish_timeout: 100ms\n"
+                                 "  max_pending: 10\n"
+                                 "  stream_max_age: 365d\n"
+                                 "  stream_max_bytes: 1MiB\n"
+                                 "  stream_replicas: 3\n"
+                                 "  ack_wait: 1s\n"
+                                 "  credentials_file: /dev/null\n");
+    ck_assert_str_eq(c->database->primary.path, "/run/mysqld.sock");
+    ck_assert_str_eq(c->database->schema, "my-shop");
+    ck_assert_str_eq(c->database->password, "p$w\"");
+    ck_assert_uint_eq(c->database->threads, 256);
+    ck_assert_uint_eq(c->database->queue, 1);
+    ck_assert_uint_eq(c->database->connect_timeout_ms, 5000);
+    ck_assert_uint_eq(c->database->timeout_ms, 100);
+    ck_assert_str_eq(c->database->tls_ca, "/dev/null");
+    ck_assert_str_eq(c->bus->url, "tls://user:pa@[::1]:4333");
+    ck_assert_uint_eq(c->bus->peer_count, 2);
+    ck_assert_str_eq(c->bus->peers[0].region, "east");
+    ck_assert_ptr_null(c->bus->peers[0].domain);
+    ck_assert_str_eq(c->bus->peers[1].url, "nats://e:1");
+    ck_assert_str_eq(c->bus->peers[1].domain, "south-1");
+    ck_assert_uint_eq(c->bus->publish_timeout_ms, 100);
+    ck_assert_uint_eq(c->bus->max_pending, 10);
+    ck_assert_uint_eq(c->bus->stream_max_age_s, 365 * 86400);
+    ck_assert_uint_eq(c->bus->stream_max_bytes, 1 << 20);
+    ck_assert_uint_eq(c->bus->stream_replicas, 3);
+    ck_assert_uint_eq(c->bus->ack_wait_ms, 1000);
+    ck_assert_str_eq(c->bus->credentials_file, "/dev/null");
+    config_destroy(&c);
+}
+END_TEST
+
+START_TEST(environment)
+{
+    setenv("OT_NODE", "10.9.9.9:1", 1);
+    setenv("OT_EMPTY", "", 1);
+    unsetenv("OT_UNSET");
+    struct config *c = good("pool: {nodes: ['${OT_NODE}', \"${OT_UNSET:-b}:${OT_UNSET:-12}\", 'x${OT_EMPTY:-no}y']}\n"
+                            "database: {primary: d, schema: s, user: '$$${OT_UNSET:-}$$', password: '${OT_EMPTY}'}\n");
+    ck_assert_str_eq(c->pool.nodes[0].address.text, "10.9.9.9:1");
+    ck_assert_str_eq(c->pool.nodes[1].address.text, "b:12");
+    ck_assert_str_eq(c->pool.nodes[2].address.text, "xy"); /* set, if to nothing */
+    ck_assert_str_eq(c->database->user, "$$");
+    ck_assert_str_eq(c->database->password, "");
+    config_destroy(&c);
+    bad(POOL "region: ${OT_UNSET}\n", "f:2: region: the environment variable OT_UNSET is not set (${OT_UNSET:-text} would give it a default)\n");
+    const char *shape = "\"${\" must go on with NAME} or NAME:-text} (write \"$$\" for a dollar sign)\n";
+    static const char *const wrong[] = {"${", "${}", "${1A}", "${A", "${A:-x", "${A:x}", "${A-x}", "${A b}"};
+    for (size_t i = 0; i < ARRAY_LEN(wrong); i++) {
+        char text[128], expected[192];
+        snprintf(text, sizeof text, POOL "region: '%s'\n", wrong[i]);
+        snprintf(expected, sizeof expected, "f:2: region: %s", shape);
+        bad(text, expected);
+    }
+    bad(POOL "region: 'a$b'\n", "f:2: region: \"$\" must be followed by \"{\" or \"$\" (write \"$$\" for a dollar sign)\n");
+    bad(POOL "region: 'a$'\n", "f:2: region: \"$\" must be followed by \"{\" or \"$\" (write \"$$\" for a dollar sign)\n");
+    char medium[5001];
+    memset(medium, 'y', sizeof medium - 1);
+    medium[5000] = '\0';
+    setenv("E", medium, 1);
+    c = good(POOL "database: {primary: d, schema: s, user: u, password: 'a${E}${E}b'}\n");
+    ck_assert_uint_eq(strlen(c->database->password), 10002);
+    ck_assert_int_eq(c->database->password[10001], 'b');
+    config_destroy(&c);
+    char *large = xmalloc(70001);
+    memset(large, 'x', 70000);
+    large[70000] = '\0';
+    setenv("OT_LARGE", large, 1);
+    free(large);
+    bad(POOL "region: 'a${OT_LARGE}'\n", "f:2: region: is longer than 65536 bytes with the environment in it\n");
+}
+END_TEST
+
+START_TEST(password_file)
+{
+    char dir[] = "/tmp/outrigger-test-XXXXXX";
+    char path[64], text[256], expected[256];
+    ck_assert_ptr_nonnull(mkdtemp(dir));
+    snprintf(path, sizeof path, "%s/secret", dir);
+    snprintf(text, sizeof text, POOL "database: {primary: d, schema: s, user: u,\n password_file: %s}\n", path);
+
+    snprintf(expected, sizeof expected, "f:3: database.password_file: can not read \"%s\": No such file or directory\n", path);
+    bad(text, expected);
+
+    static const char *const contents[][2] = {{"s3cret\n", "s3cret"}, {"s3cret", "s3cret"}, {"two\nlines\n\n", "two\nlines\n"}, {"dos\r\n", "dos"}, {"", ""}};
+    for (size_t i = 0; i < ARRAY_LEN(contents); i++) {
+        FILE *f = fopen(path, "w");
+        fputs(contents[i][0], f);
+        fclose(f);
+        struct config *c = good(text);
+        ck_assert_str_eq(c->database->password, contents[i][1]);
+        config_destroy(&c);
+    }
+    char both[300];
+    snprintf(both, sizeof both, POOL "database: {primary: d, schema: s, user: u, password: x,\n password_file: %s}\n", path);
+    bad(both, "f:3: database.password_file: can not go with password; give one of them\n");
+    snprintf(both, sizeof both, POOL "database: {primary: d, schema: s, user: u, password_file: %s,\n password: ''}\n", path);
+    bad(both, "f:2: database.password_file: can not go with password; give one of them\n");
+
+    FILE *f = fopen(path, "w");
+    for (int i = 0; i < 65536; i++) {
+        fputc('x', f);
+    }
+    fclose(f);
+    struct config *c = good(text);
+    ck_assert_uint_eq(strlen(c->database->password), 65536);
+    config_destroy(&c);
+    f = fopen(path, "a");
+    fputc('x', f);
+    fclose(f);
+    snprintf(expected, sizeof expected, "f:3: database.password_file: \"%s\" is larger than 64 KiB\n", path);
+    bad(text, expected);
+    f = fopen(path, "w");
+    fwrite("a\0b", 1, 3, f);
+    fclose(f);
+    snprintf(expected, sizeof expected, "f:3: database.password_file: \"%s\" has a zero byte in it\n", path);
+    bad(text, expected);
+    unlink(path);
+    ck_assert_int_eq(mkfifo(path, 0600), 0); /* must not hang */
+    snprintf(expected, sizeof expected, "f:3: database.password_file: \"%s\" is not a regular file\n", path);
+    bad(text, expected);
+    unlink(path);
+    rmdir(dir);
+}
+END_TEST
+
+/* ---- what is not ---- */
+
+static const struct {
+    const char *text;
+    const char *expected;
+} wrong[] = {
+    /* the file as a whole */
+    {"", "f:1: has no options in it\n"},
+    {"# nothing\n", "f:1: has no options in it\n"},
+    {"~\n", "f:1: has no options in it\n"},
+    {"- a\n", "f:1: expected a mapping (key: value), found a list\n"},
+    {"hello\n", "f:1: expected a mapping (key: value), found a single value\n"},
+    {"{}", "f:1: `pool` is missing\n"},
+    {POOL "a: [1\nb: 2\n", "f:3: is not YAML: did not find expected ',' or ']' (while parsing a flow sequence)\n"},
+    {POOL "\tx: 1\n", "f:2: is not YAML: found character that cannot start any token (while scanning for the next token)\n"},
+    {POOL "# \xff\n", "f:2: is not YAML: invalid leading UTF-8 octet\n"},
+    {POOL "# fine \xc3\xa4\nregion: \xc3\xa4\\\"\n", "f:3: region: \"\\xc3\\xa4\\\\\\\"\" may have only letters, digits, '-' and '_' in it\n"},
+    {POOL "---\n" POOL, "f:2: a second document begins here; expected one\n"},
+    {"pool: &p {nodes: [a]}\nlog: *p\n", "f:1: anchors (&name) are not supported\nf:2: aliases (*name) are not supported\n"},
+    {"pool: !x {nodes: !!seq [!!str a]}\n",
+     "f:1: tags (!name) are not supported\nf:1: tags (!name) are not supported\nf:1: tags (!name) are not supported\n"},
+    {"a: [[[[[[[[[[[[[[[[[[1]]]]]]]]]]]]]]]]]]\n", "f:1: is nested more than 16 levels deep\n"},
+    {POOL "? [a]\n: 1\n", "f:2: expected an option's name, found a list\n"},
+    {POOL "<<: {}\n", "f:2: unknown option \"<<\"; expected one of: region, threads, listen, unix_mode, max_connections, max_value_size, "
+                       "idle_timeout, max_client_buffer, pool, namespaces, database, bus, admin, log, max_clock_skew, sidecar_id\n"},
+    /* keys */
+    {POOL "thread: 4\n", "f:2: unknown option \"thread\" (did you mean `threads`?)\n"},
+    {POOL "isten: []\n", "f:2: unknown option \"isten\" (did you mean `listen`?)\n"},
+    {POOL "lgo: {}\n", "f:2: unknown option \"lgo\" (did you mean `log`?)\n"},
+    {"pool:\n  nodes: [a]\n  \"we\\nird\": 1\n", "f:3: pool: unknown option \"we\\x0aird\"; expected one of: nodes, versions, connections, "
+                                                 "connect_timeout, timeout, retry_min, retry_max, max_pending\n"},
+    {POOL "namespaces:\n  - prefix: a\n    tll: 1h\n", "f:4: namespaces[0]: unknown option \"tll\" (did you mean `ttl`?)\n"},
+    {POOL "threads: 1\n\nthreads: 2\n", "f:4: threads: given twice, first on line 2\n"},
+    {POOL "log: {level: info, level: info}\n", "f:2: log.level: given twice, first on line 2\n"},
+    {POOL POOL, "f:2: pool: given twice, first on line 1\n"},
+    /* kinds */
+    {"pool: [a]\n", "f:1: pool: expected a mapping (key: value), found a list\n"},
+    {"pool:\nlog: {}\n", "f:1: pool: expected a mapping (key: value), found nothing\n"},
+    {"pool: {nodes: a}\n", "f:1: pool.nodes: expected a list (- item), found a single value\n"},
+    {"pool: {nodes: {}}\n", "f:1: pool.nodes: expected a list (- item), found a mapping\n"},
+    {"pool:\n  nodes:\n    - [a]\n", "f:3: pool.nodes[0]: expected a mapping (key: value), found a list\n"},
+    {"pool:\n  nodes:\n    - a\n    -\n", "f:4: pool.nodes[1]: has no value (an empty text is written \"\")\n"},
+    {"pool:\n  timeout: 1s\n", "f:1: pool: `nodes` is missing\n"},
+    {"pool: {nodes: []}\n", "f:1: pool.nodes: has 0 elements, expected 1 to 1024\n"},
+    {"pool: {nodes: [{weight: 1}]}\n", "f:1: pool.nodes[0]: `address` is missing\n"},
+    {POOL "listen: [{}]\n", "f:2: listen[0]: expected a single value, found a mapping\n"},
+    {POOL "listen: []\n", "f:2: listen: has 0 elements, expected 1 to 16\n"},
+    {POOL "listen: [a,b,c,d,e,f,g,h,i,j,k,l,m,n,o,p,q]\n", "f:2: listen: has 17 elements, expected 1 to 16\n"},
+    {POOL "threads: [1]\n", "f:2: threads: expected a single value, found a list\n"},
+    {POOL "threads:\n", "f:2: threads: has no value (an empty text is written \"\")\n"},
+    {POOL "region: null\n", "f:2: region: has no value (an empty text is written \"\")\n"},
+    {POOL "namespaces: ~\n", "f:2: namespaces: expected a list (- item), found nothing\n"},
+    {POOL "namespaces: [a]\n", "f:2: namespaces[0]: expected a mapping (key: value), found a single value\n"},
+    {POOL "database: 1\n", "f:2: database: expected a mapping (key: value), found a single value\n"},
+    /* single values */
+    {POOL "region: ''\n", "f:2: region: is empty\n"},
+    {POOL "region: a.b\n", "f:2: region: \"a.b\" may have only letters, digits, '-' and '_' in it\n"},
+    {POOL "region: \"a\\0b\"\n", "f:2: region: has a zero byte in it\n"},
+    {POOL "region: aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa\n", "f:2: region: is longer than 63 bytes\n"},
+    {POOL "threads: 0\n", "f:2: threads: \"0\" is out of range: 1 to 256\n"},
+    {POOL "threads: 257\n", "f:2: threads: \"257\" is out of range: 1 to 256\n"},
+    {POOL "threads: 99999999999999999999999\n", "f:2: threads: \"99999999999999999999999\" is out of range: 1 to 256\n"},
+    {POOL "threads: -1\n", "f:2: threads: \"-1\" is not a whole number\n"},
+    {POOL "threads: 1.5\n", "f:2: threads: \"1.5\" is not a whole number\n"},
+    {POOL "threads: 0x10\n", "f:2: threads: \"0x10\" is not a whole number\n"},
+    {POOL "threads: 010\n", "f:2: threads: \"010\" is not a whole number\n"},
+    {POOL "threads: ''\n", "f:2: threads: \"\" is not a whole number\n"},
+    {POOL "unix_mode: 0680\n", "f:2: unix_mode: \"0680\" is not an octal number like 0660\n"},
+    {POOL "unix_mode: 01777\n", "f:2: unix_mode: \"01777\" is out of range: 0000 to 0777\n"},
+    {POOL "unix_mode: rw\n", "f:2: unix_mode: \"rw\" is not an octal number like 0660\n"},
+    {POOL "max_value_size: 1048576\n", "f:2: max_value_size: \"1048576\" is not a size: a whole number and a unit (B, KiB, MiB, GiB)\n"},
+    {POOL "max_value_size: 1MB\n", "f:2: max_value_size: \"1MB\" is not a size: a whole number and a unit (B, KiB, MiB, GiB)\n"},
+    {POOL "max_value_size: 1023B\n", "f:2: max_value_size: \"1023B\" is out of range: 1KiB to 128MiB\n"},
+    {POOL "max_value_size: 129MiB\n", "f:2: max_value_size: \"129MiB\" is out of range: 1KiB to 128MiB\n"},
+    {POOL "max_value_size: 18446744073709551615GiB\n",
+     "f:2: max_value_size: \"18446744073709551615GiB\" is not a size: a whole number and a unit (B, KiB, MiB, GiB)\n"},
+    {POOL "idle_timeout: 0\n", "f:2: idle_timeout: \"0\" is not a duration: a whole number and a unit (us, ms, s, m, h, d)\n"},
+    {POOL "idle_timeout: 1h30m\n", "f:2: idle_timeout: \"1h30m\" is not a duration: a whole number and a unit (us, ms, s, m, h, d)\n"},
+    {POOL "idle_timeout: 1.5s\n", "f:2: idle_timeout: \"1.5s\" is not a duration: a whole number and a unit (us, ms, s, m, h, d)\n"},
+    {POOL "idle_timeout: 31d\n", "f:2: idle_timeout: \"31d\" is out of range: 0s to 30d\n"},
+    {POOL "idle_timeout: 1500us\n", "f:2: idle_timeout: \"1500us\" is not in whole milliseconds\n"},
+    {POOL "max_clock_skew: 0s\n", "f:2: max_clock_skew: \"0s\" is out of range: 1ms to 1m\n"},
+    {POOL "sidecar_id: 1024\n", "f:2: sidecar_id: \"1024\" is out of range: 0 to 1023\n"},
+    {POOL "log: {level: verbose}\n", "f:2: log.level: \"verbose\" is not one of: debug, info, warn, error\n"},
+    {POOL "admin: {public: yes}\n", "f:2: admin.public: \"yes\" is not one of: true, false\n"},
+    {"pool: {nodes: [{address: a, weight: 0}]}\n", "f:1: pool.nodes[0].weight: \"0\" is out of range: 1 to 1000\n"},
+    {"pool: {nodes: [{address: a, weight: 1001}]}\n", "f:1: pool.nodes[0].weight: \"1001\" is out of range: 1 to 1000\n"},
+    {"pool: {nodes: [a], versions: true}\n", "f:1: pool.versions: \"true\" is not one of: auto, on, off\n"},
+    {"pool: {nodes: [a], timeout: 0s}\n", "f:1: pool.timeout: \"0s\" is out of range: 1ms to 1h\n"},
+    /* addresses */
+    {POOL "listen: ['a:0']\n", "f:2: listen[0]: \"a:0\" has a bad port: expected 1 to 65535\n"},
+    {POOL "listen: ['a:65536']\n", "f:2: listen[0]: \"a:65536\" has a bad port: expected 1 to 65535\n"},
+    {POOL "listen: ['a:']\n", "f:2: listen[0]: \"a:\" has a bad port: expected 1 to 65535\n"},
+    {POOL "listen: ['[::1]x']\n", "f:2: listen[0]: \"[::1]x\" has a bad port: expected 1 to 65535\n"},
+    {POOL "listen: [':1']\n", "f:2: listen[0]: \":1\" is not an address: expected host:port, [v6]:port or unix:/path\n"},
+    {POOL "listen: ['']\n", "f:2: listen[0]: \"\" is not an address: expected host:port, [v6]:port or unix:/path\n"},
+    {POOL "listen: ['*:1']\n", "f:2: listen[0]: \"*:1\" is not an address: expected host:port, [v6]:port or unix:/path\n"},
+    {POOL "listen: ['::1']\n", "f:2: listen[0]: \"::1\" is not an address: expected host:port, [v6]:port or unix:/path\n"},
+    {POOL "listen: ['1.2.3.256']\n", "f:2: listen[0]: \"1.2.3.256\" is not an address: expected host:port, [v6]:port or unix:/path\n"},
+    {POOL "listen: ['11211']\n", "f:2: listen[0]: \"11211\" is not an address: expected host:port, [v6]:port or unix:/path\n"},
+    {POOL "listen: ['[::g]:1']\n", "f:2: listen[0]: \"[::g]:1\" is not an address: an IPv6 address is written [2001:db8::1]:port\n"},
+    {POOL "listen: ['[::1']\n", "f:2: listen[0]: \"[::1\" is not an address: an IPv6 address is written [2001:db8::1]:port\n"},
+    {POOL "listen: ['unix:x']\n", "f:2: listen[0]: \"unix:x\" is not an address: unix: must be followed by an absolute path\n"},
+    {POOL "listen: ['unix:/']\n", "f:2: listen[0]: \"unix:/\" is not an address: unix: must be followed by an absolute path\n"},
+    {POOL "listen: ['unix:/aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa']\n",
+     "f:2: listen[0]: \"unix:/aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa...\" is too long for a unix socket: at most 107 bytes\n"},
+    {POOL "listen:\n  - a\n  - b\n  - A:11211\n", "f:5: listen[2]: is the same address as listen[0]\n"},
+    {POOL "listen: ['[::1]:1', '[0:0::1]:1']\n", "f:2: listen[1]: is the same address as listen[0]\n"},
+    {POOL "max_client_buffer: 64KiB\n", "f:2: max_client_buffer: is less than max_value_size, so such a value could not be read\n"},
+    /* admin */
+    {POOL "admin:\n  listen: 0.0.0.0:9411\n", "f:3: admin.listen: \"0.0.0.0:9411\" can be reached from other hosts; that needs public: true\n"},
+    {POOL "admin:\n  public: false\n  listen: '[::]:9411'\n", "f:4: admin.listen: \"[::]:9411\" can be reached from other hosts; that needs public: true\n"},
+    {POOL "admin: {listen: somewhere}\n", "f:2: admin.listen: \"somewhere\" can be reached from other hosts; that needs public: true\n"},
+    {POOL "admin: {listen: '10.1.1.1'}\n", "f:2: admin.listen: \"10.1.1.1\" can be reached from other hosts; that needs public: true\n"},
+    {POOL "admin: {listen: 'unix:/a'}\nlisten: ['unix:/b', 'unix:/a']\n", "f:2: admin.listen: is the same address as listen[1]\n"},
+    {POOL "admin: {listen: '[::1]'}\nlisten: ['[::1]:9411', localhost]\n", "f:2: admin.listen: is the same address as listen[0]\n"},
+    {POOL "admin: {listen: 'localhost:1'}\nlisten: ['localhost:1', '127.255.0.1']\n", "f:2: admin.listen: is the same address as listen[0]\n"},
+    {POOL "listen: [\"unix:/a\\tb\"]\n", "f:2: listen[0]: \"unix:/a\\x09b\" has a control character in it\n"},
+    {POOL "admin: {listen: '127.0.0.1:11211'}\n", "f:2: admin.listen: is the same address as listen[0]\n"},
+    /* pool */
+    {"pool:\n  nodes:\n    - a\n    - {address: b}\n    - weight: 2\n      address: a:11211\n", "f:6: pool.nodes[2]: is the same node as pool.nodes[0]\n"},
+    {"pool:\n  nodes: [a]\n  retry_max: 50ms\n", "f:3: pool.retry_min: is longer than retry_max\n"},
+    {"pool:\n  nodes: [a]\n  retry_min: 6s\n", "f:3: pool.retry_min: is longer than retry_max\n"},
+    {"pool:\n  nodes: [a]\n  versions: off\n" DATABASE "namespaces:\n- {prefix: a}\n- {prefix: b, read: through, " SOURCE "}\n",
+     "f:3: pool.versions: \"off\" can not go with namespaces[1].read: through: without versions nothing would keep a row that is already "
+     "outdated from being stored (they need memcached >= 1.6.28)\n"},
+    /* namespaces */
+    {POOL "namespaces:\n  - prefix: 'a b'\n", "f:3: namespaces[0].prefix: \"a b\" has a space or control character in it, and no key has\n"},
+    {POOL "namespaces:\n  - prefix: \"a\\x7f\"\n", "f:3: namespaces[0].prefix: \"a\\x7f\" has a space or control character in it, and no key has\n"},
+    {POOL "namespaces:\n  - ttl: 1s\n", "f:3: namespaces[0]: `prefix` is missing\n"},
+    {POOL "namespaces:\n  - prefix: a\n  - prefix: b\n  - prefix: a\n", "f:5: namespaces[2].prefix: \"a\" is already that of namespaces[0]\n"},
+    {POOL "namespaces:\n  - prefix: 'a:'\n  - prefix: a/\n", "f:4: namespaces[1].name: \"a\" is already that of namespaces[0]\n"},
+    {POOL "namespaces:\n  - prefix: a\n  - prefix: b\n    name: a\n", "f:5: namespaces[1].name: \"a\" is already that of namespaces[0]\n"},
+    {POOL "namespaces:\n  - prefix: 'default:'\n", "f:3: namespaces[0].name: \"default\" is already that of the default namespace\n"},
+    {POOL "namespaces:\n  - {prefix: a, name: ''}\n", "f:3: namespaces[0].name: is empty\n"},
+    {POOL "namespaces:\n  - {prefix: a, read: thru}\n", "f:3: namespaces[0].read: \"thru\" is not one of: aside, through\n"},
+    {POOL "namespaces:\n  - {prefix: a, write: through}\n", "f:3: namespaces[0].write: \"through\" is not one of: aside\n"},
+    {POOL "namespaces:\n  - {prefix: a, on_set: fill}\n", "f:3: namespaces[0].on_set: \"fill\" is not one of: local, invalidate\n"},
+    {POOL "namespaces:\n  - {prefix: a, ttl: 1500ms}\n", "f:3: namespaces[0].ttl: \"1500ms\" is not in whole seconds\n"},
+    {POOL "namespaces:\n  - {prefix: a, ttl: 31d}\n", "f:3: namespaces[0].ttl: \"31d\" is out of range: 0s to 30d\n"},
+    {POOL "namespaces:\n  - {prefix: a, negative_ttl: 1ms}\n", "f:3: namespaces[0].negative_ttl: \"1ms\" is not in whole seconds\n"},
+    {POOL "namespaces:\n  - {prefix: a, lease_ttl: 500ms}\n", "f:3: namespaces[0].lease_ttl: \"500ms\" is not in whole seconds\n"},
+    {POOL "namespaces:\n  - {prefix: a, lease_ttl: 0s}\n", "f:3: namespaces[0].lease_ttl: \"0s\" is out of range: 1s to 1h\n"},
+    {POOL "namespaces:\n  - prefix: a\n    lease_wait: 10001ms\n", "f:4: namespaces[0].lease_wait: is longer than lease_ttl, which is 10s\n"},
+    {POOL "namespaces:\n  - prefix: a\n    ttl: 10s\n    ttl_jitter: 10s\n", "f:5: namespaces[0].ttl_jitter: must be shorter than the ttl, which is 10s\n"},
+    {POOL "namespaces:\n  - prefix: a\n    read: through\n", "f:4: namespaces[0].read: \"through\" needs a source\nf:4: namespaces[0].read: \"through\" needs a database section\n"},
+    {POOL "namespaces:\n  - prefix: a\n    " SOURCE "\n", "f:4: namespaces[0].source: is used only with read: through\n"},
+    {POOL DATABASE "namespaces:\n  - prefix: a\n    read: through\n    source:\n      table: t\n      key_column: k\n",
+     "f:6: namespaces[0].source: needs one of value_column or value_columns\n"},
+    {POOL DATABASE "namespaces:\n  - prefix: a\n    read: through\n    source: {table: t, key_column: k, value_column: v, value_columns: [v]}\n",
+     "f:6: namespaces[0].source: needs either value_column or value_columns, not both\n"},
+    {POOL DATABASE "namespaces:\n  - prefix: a\n    read: through\n    source: {value_columns: [a, b, a]}\n",
+     "f:6: namespaces[0].source: `table` is missing\nf:6: namespaces[0].source: `key_column` is missing\n"
+     "f:6: namespaces[0].source.value_columns[2]: is already value_columns[0]\n"},
+    {POOL DATABASE "namespaces:\n  - prefix: a\n    read: through\n    source: {table: 't;', key_column: k k, value_columns: [], flags_column: 'a.b', expires_column: '`'}\n",
+     "f:6: namespaces[0].source.table: \"t;\" is not a table name: table or schema.table, each up to 64 letters, digits, '_' and '$'\n"
+     "f:6: namespaces[0].source.key_column: \"k k\" is not a column name: up to 64 letters, digits, '_' and '$'\n"
+     "f:6: namespaces[0].source.value_columns: has 0 elements, expected 1 to 64\n"
+     "f:6: namespaces[0].source.flags_column: \"a.b\" is not a column name: up to 64 letters, digits, '_' and '$'\n"
+     "f:6: namespaces[0].source.expires_column: \"`\" is not a column name: up to 64 letters, digits, '_' and '$'\n"},
+    {POOL DATABASE "namespaces:\n  - prefix: a\n    read: through\n    source: {table: a., key_column: k, value_column: v}\n",
+     "f:6: namespaces[0].source.table: \"a.\" is not a table name: table or schema.table, each up to 64 letters, digits, '_' and '$'\n"},
+    {POOL "database: {primary: d, schema: s, user: u, timeout: 30s}\nnamespaces:\n  - prefix: a\n    read: through\n    " SOURCE "\n  - prefix: b\n",
+     "f:4: namespaces[0].tombstone_ttl: must be longer than database.timeout, which is 30000ms: a load may take that long\n"},
+    {POOL DATABASE "namespaces:\n  - prefix: a\n    read: through\n    tombstone_ttl: 2s\n    " SOURCE "\n",
+     "f:6: namespaces[0].tombstone_ttl: must be longer than database.timeout, which is 2000ms: a load may take that long\n"},
+    /* database */
+    {POOL "database: {}\n", "f:2: database: `primary` is missing\nf:2: database: `schema` is missing\nf:2: database: `user` is missing\n"},
+    {POOL "database: {primary: 'd:0', schema: '', user: \"a\\nb\"}\n",
+     "f:2: database.primary: \"d:0\" has a bad port: expected 1 to 65535\nf:2: database.schema: is empty\n"
+     "f:2: database.user: \"a\\x0ab\" has a control character in it\n"},
+    {POOL "database: {primary: d, schema: s, user: u, tls_ca: /nowhere}\n", "f:2: database.tls_ca: can not read \"/nowhere\": No such file or directory\n"},
+    /* what is in a database section that is wrong in itself is not said to be missing */
+    {POOL "database: []\nnamespaces:\n  - prefix: a\n    read: through\n    " SOURCE "\n",
+     "f:2: database: expected a mapping (key: value), found a list\n"},
+    /* bus */
+    {POOL "bus: {url: 'nats://n'}\n", "f:2: bus: needs `region`, the name under which this region publishes\n"},
+    {POOL "region: w\nbus: {}\n", "f:3: bus: `url` is missing\n"},
+    {POOL "region: w\nbus: {url: 'http://n'}\n", "f:3: bus.url: must begin with nats:// or tls://\n"},
+    {POOL "region: w\nbus: {url: 'nats://'}\n", "f:3: bus.url: must name one server: nats://host:port or tls://host:port\n"},
+    {POOL "region: w\nbus: {url: 'nats://u:secret@h:0'}\n", "f:3: bus.url: must name one server: nats://host:port or tls://host:port\n"},
+    {POOL "region: w\nbus: {url: 'nats://a,nats://b'}\n", "f:3: bus.url: must name one server: nats://host:port or tls://host:port\n"},
+    {POOL "region: w\nbus: {url: 'nats://a b'}\n", "f:3: bus.url: has a space or control character in it\n"},
+    {POOL "region: w\nbus:\n  url: nats://n\n  peers:\n    - {region: e, url: 'nats://e'}\n    - {region: w, url: 'nats://e'}\n    - region: e\n      url: nats://e\n",
+     "f:7: bus.peers[1].region: \"w\" is this sidecar's own region\nf:8: bus.peers[2].region: \"e\" is already that of bus.peers[0]\n"},
+    {POOL "region: w\nbus:\n  url: nats://n\n  peers: [{region: 'e e', url: 'e', domain: 'a.b'}]\n",
+     "f:5: bus.peers[0].region: \"e e\" may have only letters, digits, '-' and '_' in it\nf:5: bus.peers[0].url: must begin with nats:// or tls://\n"
+     "f:5: bus.peers[0].domain: \"a.b\" may have only letters, digits, '-' and '_' in it\n"},
+    {POOL "region: w\nbus: {url: 'nats://n', ack_wait: 999ms, stream_max_age: 59s, stream_max_bytes: 1KiB, stream_replicas: 6, publish_timeout: 99ms}\n",
+     "f:3: bus.ack_wait: \"999ms\" is out of range: 1s to 1h\nf:3: bus.stream_max_age: \"59s\" is out of range: 1m to 365d\n"
+     "f:3: bus.stream_max_bytes: \"1KiB\" is out of range: 1MiB to 1048576GiB\nf:3: bus.stream_replicas: \"6\" is out of range: 1 to 5\n"
+     "f:3: bus.publish_timeout: \"99ms\" is out of range: 100ms to 1h\n"},
+};
+
+START_TEST(every_complaint)
+{
+    bad(wrong[_i].text, wrong[_i].expected);
+}
+END_TEST
+
+START_TEST(many_at_once)
+{
+    bad("regoin: west\n"
+        "threads: 0\n"
+        "pool:\n"
+        "  nodes:\n"
+        "    - 10.0.0.1:0\n"
+        "    - {address: 10.0.0.2, weigth: 2}\n"
+        "    - 10.0.0.2\n"
+        "  timeout: 500\n"
+        "namespaces:\n"
+        "  - prefix: ''\n"
+        "    read: thru\n"
+        "  - prefix: 'user:'\n"
+        "    read: through\n"
+        "    ttl: 100ms\n"
+        "bus:\n"
+        "  url: nats://n\n"
+        "admin: {listen: 0.0.0.0}\n",
+        "f:1: unknown option \"regoin\" (did you mean `region`?)\n"
+        "f:2: threads: \"0\" is out of range: 1 to 256\n"
+        "f:5: pool.nodes[0]: \"10.0.0.1:0\" has a bad port: expected 1 to 65535\n"
+        "f:6: pool.nodes[1]: unknown option \"weigth\" (did you mean `weight`?)\n"
+        "f:7: pool.nodes[2]: is the same node as pool.nodes[1]\n"
+        "f:8: pool.timeout: \"500\" is not a duration: a whole number and a unit (us, ms, s, m, h, d)\n"
+        "f:11: namespaces[0].read: \"thru\" is not one of: aside, through\n"
+        "f:13: namespaces[1].read: \"through\" needs a source\n"
+        "f:13: namespaces[1].read: \"through\" needs a database section\n"
+        "f:14: namespaces[1].ttl: \"100ms\" is not in whole seconds\n"
+        "f:15: bus: needs `region`, the name under which this region publishes\n"
+        "f:17: admin.listen: \"0.0.0.0\" can be reached from other hosts; that needs public: true\n");
+}
+END_TEST
+
+START_TEST(secrets_are_not_shown)
+{
+    struct config *config;
+    const char *text = POOL "region: w\ndatabase: {primary: d, schema: s, user: u, password: \"hunter2\\0\"}\nbus: {url: 'nats://u:hunter2@:1'}\n";
+    char *said = parse(text, strlen(text), &config);
+    ck_assert_str_eq(said, "f:3: database.password: has a zero byte in it\n"
+                           "f:4: bus.url: must name one server: nats://host:port or tls://host:port\n");
+    free(said);
+}
+END_TEST
+
+/* ---- bounds ---- */
+
+static char *many(const char *head, const char *item, unsigned count, const char *tail)
+{
+    char *text = NULL;
+    size_t len = 0;
+    FILE *out = open_memstream(&text, &len);
+    fputs(head, out);
+    for (unsigned i = 0; i < count; i++) {
+        fprintf(out, item, i, i);
+    }
+    fputs(tail, out);
+    fclose(out);
+    return text;
+}
+
+START_TEST(counts_at_their_limits)
+{
+    static const struct {
+        const char *head, *item, *tail, *error;
+        unsigned max;
+    } cases[] = {
+        {"pool: {nodes: [", "n%u, ", "]}\n", "f:1: pool.nodes: has 1025 elements, expected 1 to 1024\n", 1024},
+        {POOL "namespaces:\n", "- {prefix: 'p%u:'}\n", "", "f:3: namespaces: has 1025 elements, expected 0 to 1024\n", 1024},
+        {POOL "region: w\nbus: {url: 'nats://n', peers: [", "{region: r%u, url: 'nats://n'}, ", "]}\n",
+         "f:3: bus.peers: has 64 elements, expected 0 to 63\n", 63},
+        {POOL "listen: [", "h%u, ", "]\n", "f:2: listen: has 17 elements, expected 1 to 16\n", 16},
+        {POOL DATABASE "namespaces: [{prefix: p, read: through, source: {table: t, key_column: k, value_columns: [", "c%u, ", "]}}]\n",
+         "f:3: namespaces[0].source.value_columns: has 65 elements, expected 1 to 64\n", 64},
+    };
+    for (size_t i = 0; i < ARRAY_LEN(cases); i++) {
+        char *text = many(cases[i].head, cases[i].item, cases[i].max, cases[i].tail);
+        struct config *config = good(text);
+        config_destroy(&config);
+        free(text);
+        text = many(cases[i].head, cases[i].item, cases[i].max + 1, cases[i].tail);
+        const char *expected = cases[i].error;
+        bad(text, strstr(expected, "namespaces: has") != NULL ? "f:2: namespaces: has 1025 elements, expected 0 to 1024\n" : expected);
+        free(text);
+    }
+}
+END_TEST
+
+START_TEST(too_many_problems)
+{
+    struct config *config;
+    char *text = many(POOL, "zzzzzzzzzzz%u: %u\n", 2500, "");
+    char *said = parse(text, strlen(text), &config);
+    unsigned lines = 0;
+    for (const char *p = said; (p = strchr(p, '\n')) != NULL; p++) {
+        lines++;
+    }
+    ck_assert_uint_eq(lines, 1001);
+    ck_assert_ptr_nonnull(strstr(said, "\nf: and 1500 more problems\n"));
+    free(said);
+    free(text);
+}
+END_TEST
+
+START_TEST(size_of_the_file)
+{
+    char *text = xmalloc((1 << 20) + 1);
+    memset(text, '#', (1 << 20) + 1);
+    memcpy(text, POOL, strlen(POOL));
+    struct config *config;
+    char *said = parse(text, 1 << 20, &config);
+    ck_assert_str_eq(said, "");
+    free(said);
+    config_destroy(&config);
+    said = parse(text, (1 << 20) + 1, &config);
+    ck_assert_str_eq(said, "f: is larger than 1 MiB\n");
+    free(said);
+    free(text);
+    text = many(POOL "x: [", "a%u, ", 70000, "]\n");
+    bad(text, "f:2: the file has more than 65536 values\n");
+    free(text);
+}
+END_TEST
+
+START_TEST(lengths_at_their_limits)
+{
+    char text[512], prefix[252];
+    memset(prefix, 'p', sizeof prefix);
+    prefix[250] = '\0';
+    snprintf(text, sizeof text, POOL "namespaces: [{prefix: %s}]\n", prefix);
+    struct config *config = good(text);
+    ck_assert_str_eq(config->namespaces[0].name, prefix);
+    config_destroy(&config);
+    prefix[250] = 'p';
+    prefix[251] = '\0';
+    snprintf(text, sizeof text, POOL "namespaces: [{prefix: %s}]\n", prefix);
+    bad(text, "f:2: namespaces[0].prefix: is longer than 250 bytes\n");
+}
+END_TEST
+
+/* Cut anywhere, the text is refused or read; nothing leaks and nothing is read that is not there. */
+START_TEST(truncated_anywhere)
+{
+    const char *text = POOL DATABASE "region: w\nnamespaces:\n  - prefix: 'a:'\n    read: through\n    " SOURCE
+                                     "\nbus: {url: 'nats://n', peers: [{region: e, url: \"nats://${E:-e}\"}]}\n";
+    for (size_t len = 0; len <= strlen(text); len++) {
+        char *copy = xmalloc(len + 1);
+        memcpy(copy, text, len);
+        struct config *config;
+        char *said = parse(copy, len, &config);
+        free(said);
+        free(copy);
+        config_destroy(&config);
+    }
+}
+END_TEST
+
+/* ---- files, the command line, help ---- */
+
+static const char *source_root(void)
+{
+    const char *root = getenv("OUTRIGGER_ROOT"); /* else the tree that this file was compiled in */
+    static char path[4096];
+    if (root != NULL) {
+        return root;
+    }
+    snprintf(path, sizeof path, "%s", __FILE__);
+    char *end = strstr(path, "tests/unit/common/");
+    ck_assert_ptr_nonnull(end);
+    if (end == path) {
+        return ".";
+    }
+    end[-1] = '\0';
+    return path;
+}
+
+static char *read_deploy(void)
+{
+    char path[4200];
+    snprintf(path, sizeof path, "%s/deploy/outrigger.yaml", source_root());
+    FILE *file = fopen(path, "r");
+    ck_assert_msg(file != NULL, "%s: %s", path, strerror(errno));
+    char *text = xcalloc(1, 65536);
+    ck_assert_uint_lt(fread(text, 1, 65535, file), 65535);
+    fclose(file);
+    return text;
+}
+
+/* `text` with `from` replaced, to be freed. */
+static char *replace(const char *text, const char *from, const char *to)
+{
+    const char *at = strstr(text, from);
+    ck_assert_ptr_nonnull(at);
+    char *out = xmalloc(strlen(text) + strlen(to) + 1);
+    sprintf(out, "%.*s%s%s", (int)(at - text), text, to, at + strlen(from));
+    return out;
+}
+
+START_TEST(the_real_file)
+{
+    char *text = read_deploy();
+    char *ours = replace(text, "password_file: /run/secrets/mysql", "password: '${OT_PASSWORD}'");
+    setenv("OT_PASSWORD", "pw", 1);
+    struct config *c = good(ours);
+    ck_assert_str_eq(c->region, "west");
+    ck_assert_uint_eq(c->listen_count, 2);
+    ck_assert_uint_eq(c->pool.node_count, 2);
+    ck_assert_uint_eq(c->pool.nodes[1].weight, 2);
+    ck_assert_uint_eq(c->namespace_count, 2);
+    ck_assert_str_eq(c->namespaces[1].name, "package");
+    ck_assert_int_eq(c->namespaces[1].read, READ_THROUGH);
+    ck_assert_int_eq(c->pool.versions, VERSIONS_ON);
+    ck_assert_str_eq(c->database->password, "pw");
+    ck_assert_str_eq(c->bus->peers[0].region, "east");
+    ck_assert(c->has_admin);
+    config_destroy(&c);
+    free(ours);
+
+    char dir[] = "/tmp/outrigger-test-XXXXXX";
+    char secret[64], path[64], file_line[128];
+    ck_assert_ptr_nonnull(mkdtemp(dir));
+    snprintf(secret, sizeof secret, "%s/mysql", dir);
+    snprintf(path, sizeof path, "%s/outrigger.yaml", dir);
+    snprintf(file_line, sizeof file_line, "password_file: %s", secret);
+    ours = replace(text, "password_file: /run/secrets/mysql", file_line);
+    FILE *file = fopen(secret, "w");
+    fputs("from file\n", file);
+    fclose(file);
+    file = fopen(path, "w");
+    fputs(ours, file);
+    fclose(file);
+    ck_assert_int_eq(config_load(path, stderr, &c), OK);
+    ck_assert_str_eq(c->database->password, "from file");
+    config_destroy(&c);
+    unlink(secret);
+    unlink(path);
+    rmdir(dir);
+    free(ours);
+    free(text);
+}
+END_TEST
+
+/* What deploy/outrigger.yaml says of a default is the default: with every option that has one taken out, the same comes of it. */
+START_TEST(the_real_file_shows_the_defaults)
+{
+    struct config *file, *plain;
+    char *text = read_deploy();
+    char *ours = replace(text, "password_file: /run/secrets/mysql", "password: pw");
+    file = good(ours);
+    plain = good("region: west\n" POOL "namespaces:\n  - {prefix: ''}\n  - {prefix: 'package:', read: through, " SOURCE "}\n" DATABASE
+                 "bus: {url: 'nats://127.0.0.1:4222'}\nadmin: {}\n");
+#define SAME(field) ck_assert_msg(file->field == plain->field, #field)
+    SAME(unix_mode), SAME(max_connections), SAME(max_value_size), SAME(idle_timeout_ms), SAME(max_client_buffer);
+    SAME(pool.versions), SAME(pool.connections), SAME(pool.connect_timeout_ms), SAME(pool.timeout_ms), SAME(pool.retry_min_ms);
+    SAME(pool.retry_max_ms), SAME(pool.max_pending), SAME(pool.nodes[0].weight);
+    SAME(namespaces[0].read), SAME(namespaces[0].write), SAME(namespaces[0].on_set);
+    SAME(namespaces[1].ttl_s), SAME(namespaces[1].ttl_jitter_s), SAME(namespaces[1].negative_ttl_s), SAME(namespaces[1].lease_wait_ms);
+    SAME(namespaces[1].lease_ttl_s), SAME(namespaces[1].tombstone_ttl_s);
+    SAME(database->threads), SAME(database->queue), SAME(database->connect_timeout_ms), SAME(database->timeout_ms);
+    SAME(bus->publish_timeout_ms), SAME(bus->max_pending), SAME(bus->stream_max_age_s), SAME(bus->stream_max_bytes);
+    SAME(bus->stream_replicas), SAME(bus->ack_wait_ms), SAME(has_admin), SAME(admin_public), SAME(log_level), SAME(max_clock_skew_ms);
+    SAME(sidecar_id);
+#undef SAME
+    ck_assert_str_eq(file->listen[0].text, plain->listen[0].text);
+    ck_assert_str_eq(file->admin.text, plain->admin.text);
+    config_destroy(&file);
+    config_destroy(&plain);
+    free(ours);
+    free(text);
+}
+END_TEST
+
+/* Every option that --help tells of is in the real file, commented out at least. */
+START_TEST(help_and_the_real_file_agree)
+{
+    char *text = read_deploy();
+    char *help = NULL;
+    size_t len = 0;
+    FILE *out = open_memstream(&help, &len);
+    config_describe(out);
+    fclose(out);
+    unsigned options = 0;
+    char *save = NULL;
+    strtok_r(help, "\n", &save); /* the heading */
+    for (char *line; (line = strtok_r(NULL, "\n", &save)) != NULL; options++) {
+        char *end = strchr(line, ' ');
+        ck_assert_ptr_nonnull(end);
+        ck_assert_uint_gt(strlen(end), 60);
+        *end = '\0';
+        char *dot = strrchr(line, '.');
+        char key[64];
+        snprintf(key, sizeof key, "%s:", dot == NULL ? line : dot + 1);
+        ck_assert_msg(strstr(text, key) != NULL, "%s is not in deploy/outrigger.yaml", line);
+    }
+    ck_assert_uint_eq(options, 69);
+    free(help);
+    free(text);
+}
+END_TEST
+
+START_TEST(files_that_can_not_be_read)
+{
+    static const char *const cases[][2] = {
+        {"/nowhere/at/all", "/nowhere/at/all: can not be read: No such file or directory\n"},
+        {"/", "/: can not be read: Is a directory\n"},
+        {"/dev/zero", "/dev/zero: is larger than 1 MiB\n"},
+    };
+    for (size_t i = 0; i < ARRAY_LEN(cases); i++) {
+        char *said = NULL;
+        size_t len = 0;
+        struct config *config;
+        FILE *out = open_memstream(&said, &len);
+        ck_assert_int_eq(config_load(cases[i][0], out, &config), ERR_CONFIG);
+        fclose(out);
+        ck_assert_ptr_null(config);
+        ck_assert_str_eq(said, cases[i][1]);
+        free(said);
+    }
+}
+END_TEST
+
+static char *plain_problems(const char *pool, const char *listen, struct config **config)
+{
+    char *said = NULL;
+    size_t len = 0;
+    FILE *out = open_memstream(&said, &len);
+    enum err err = config_plain(pool, listen, out, config);
+    fclose(out);
+    ck_assert_int_eq(err, len == 0 ? OK : ERR_CONFIG);
+    return said;
+}
+
+START_TEST(plain)
+{
+    struct config *c;
+    ck_assert_int_eq(config_plain("a:1,[::1]:2,unix:/s,b", NULL, stderr, &c), OK);
+    ck_assert_str_eq(c->region, "local");
+    ck_assert_uint_eq(c->pool.node_count, 4);
+    ck_assert_str_eq(c->pool.nodes[1].address.host, "::1");
+    ck_assert_str_eq(c->pool.nodes[2].address.path, "/s");
+    ck_assert_uint_eq(c->pool.nodes[3].address.port, 11211);
+    ck_assert_uint_eq(c->pool.nodes[3].weight, 1);
+    ck_assert_uint_eq(c->pool.timeout_ms, 500);
+    ck_assert_uint_eq(c->listen_count, 1);
+    ck_assert_str_eq(c->listen[0].text, "127.0.0.1:11211");
+    ck_assert_uint_eq(c->namespace_count, 1);
+    ck_assert_str_eq(c->namespaces[0].name, "default");
+    ck_assert(!c->has_admin);
+    ck_assert_uint_gt(c->threads, 0);
+    ck_assert_int_eq(c->sidecar_id, -1);
+    config_destroy(&c);
+    ck_assert_int_eq(config_plain("a", "0.0.0.0:1,unix:/tmp/s", stderr, &c), OK);
+    ck_assert_uint_eq(c->listen_count, 2);
+    ck_assert_str_eq(c->listen[1].path, "/tmp/s");
+    config_destroy(&c);
+    static const char *const cases[][3] = {
+        {"", NULL, "command line: --pool: \"\" is not an address: expected host:port, [v6]:port or unix:/path\n"},
+        {"a,", NULL, "command line: --pool: \"\" is not an address: expected host:port, [v6]:port or unix:/path\n"},
+        {"a:0,b:x", "c:0",
+         "command line: --pool: \"a:0\" has a bad port: expected 1 to 65535\n"
+         "command line: --pool: \"b:x\" has a bad port: expected 1 to 65535\n"
+         "command line: --listen: \"c:0\" has a bad port: expected 1 to 65535\n"},
+        {"a,b,a", NULL, "command line: pool.nodes[2]: is the same node as pool.nodes[0]\n"},
+        {"a", "a,b,c,d,e,f,g,h,i,j,k,l,m,n,o,p,q", "command line: --listen: has more than 16 addresses\n"},
+    };
+    for (size_t i = 0; i < ARRAY_LEN(cases); i++) {
+        char *said = plain_problems(cases[i][0], cases[i][1], &c);
+        ck_assert_str_eq(said, cases[i][2]);
+        ck_assert_ptr_null(c);
+        free(said);
+    }
+    char *pool = many("n", ",h%u", 1024, "");
+    char *said = plain_problems(pool, NULL, &c);
+    ck_assert_str_eq(said, "command line: --pool: has more than 1024 addresses\n");
+    free(said);
+    free(pool);
+}
+END_TEST
+
+int main(void)
+{
+    Suite *suite = suite_create("config");
+    TCase *well = tcase_create("well");
+    tcase_add_test(well, every_default);
+    tcase_add_test(well, defaults_of_sections);
+    tcase_add_test(well, every_option_of_the_process);
+    tcase_add_test(well, every_option_of_the_pool);
+    tcase_add_test(well, every_option_of_a_namespace);
+    tcase_add_test(well, every_option_of_database_and_bus);
+    tcase_add_test(well, environment);
+    tcase_add_test(well, password_file);
+    suite_add_tcase(suite, well);
+    TCase *not_well = tcase_create("not well");
+    tcase_add_loop_test(not_well, every_complaint, 0, ARRAY_LEN(wrong));
+    tcase_add_test(not_well, many_at_once);
+    tcase_add_test(not_well, secrets_are_not_shown);
+    suite_add_tcase(suite, not_well);
+    TCase *bounds = tcase_create("bounds");
+    tcase_set_timeout(bounds, 60);
+    tcase_add_test(bounds, counts_at_their_limits);
+    tcase_add_test(bounds, too_many_problems);
+    tcase_add_test(bounds, size_of_the_file);
+    tcase_add_test(bounds, lengths_at_their_limits);
+    tcase_add_test(bounds, truncated_anywhere);
+    suite_add_tcase(suite, bounds);
+    TCase *files = tcase_create("files");
+    tcase_add_test(files, the_real_file);
+    tcase_add_test(files, the_real_file_shows_the_defaults);
+    tcase_add_test(files, help_and_the_real_file_agree);
+    tcase_add_test(files, files_that_can_not_be_read);
+    tcase_add_test(files, plain);
+    suite_add_tcase(suite, files);
+    SRunner *runner = srunner_create(suite);
+    srunner_run_all(runner, CK_ENV);
+    int failures = srunner_ntests_failed(runner);
+    srunner_free(runner);
+    return failures != 0;
+}
