@@ -38,15 +38,15 @@ struct chunk *chunk_get(struct chunk_pool *pool, size_t size)
     if (class < CHUNK_CLASSES) {
         total = 1UL << (class + CHUNK_CLASS_MIN);
     }
+    if (pool != NULL && total > pool->limit_bytes - MIN(pool->used_bytes, pool->limit_bytes)) {
+        return NULL;
+    }
     struct chunk *c;
     if (pool != NULL && class < CHUNK_CLASSES && pool->free[class] != NULL) {
         c = pool->free[class];
         pool->free[class] = c->next;
         pool->free_bytes -= total;
     } else {
-        if (pool != NULL && total > pool->limit_bytes - MIN(pool->used_bytes, pool->limit_bytes)) {
-            return NULL;
-        }
         c = malloc(total);
         if (c == NULL) {
             return NULL;
@@ -239,7 +239,7 @@ enum err chain_compact(struct chain *chain)
 {
     for (uint32_t i = 0; i < chain->count; i++) {
         struct segment *s = segment_at(chain, i);
-        if (s->len * 4 >= s->chunk->cap) {
+        if (s->len * 4 >= s->chunk->cap || s->chunk->class == 0) { /* a chunk of the smallest class can not be bettered */
             continue;
         }
         struct chunk *c = chunk_get(chain->pool, s->len);

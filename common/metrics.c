@@ -26,7 +26,8 @@ static uint32_t series_cells(const struct metric_def *def)
     return def->type == METRIC_HISTOGRAM ? METRIC_BUCKETS + 1 : 1;
 }
 
-struct metrics *metrics_create(const struct metric_def *defs, uint32_t def_count, const struct metric_dim *dims, uint32_t dim_count)
+struct metrics *metrics_create(const struct metric_def *defs, uint32_t def_count, const struct metric_dim *dims,
+                               uint32_t dim_count)
 {
     struct metrics *m = xcalloc(1, sizeof *m);
     m->defs = defs;

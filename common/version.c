@@ -32,7 +32,8 @@ bool version_observe(struct version_clock *clock, uint64_t version, uint64_t wal
 
 uint64_t version_shift(uint64_t version, int64_t ms)
 {
-    uint64_t delta = (uint64_t)(ms < 0 ? -ms : ms) << VERSION_MS_SHIFT;
+    uint64_t distance = ms < 0 ? -(uint64_t)ms : (uint64_t)ms;
+    uint64_t delta = distance > version_ms(VERSION_MAX) ? VERSION_MAX : distance << VERSION_MS_SHIFT;
     if (ms < 0) {
         return version > delta ? version - delta : 0;
     }

@@ -58,7 +58,8 @@ struct metric_registry *metric_registry_create(const struct config *config, cons
     r->dims[DIM_COMMAND] = (struct metric_dim){"command", commands, command_count};
     r->dims[DIM_NAMESPACE] = (struct metric_dim){"namespace", r->namespaces, config->namespace_count};
     r->dims[DIM_NODE] = (struct metric_dim){"node", r->nodes, config->pool.node_count};
-    r->dims[DIM_PEER] = (struct metric_dim){"peer", r->peers, peer_count}; /* not "region": targets often carry that label already */
+    /* Not "region": targets often carry that label already. */
+    r->dims[DIM_PEER] = (struct metric_dim){"peer", r->peers, peer_count};
     r->dims[DIM_LOAD_RESULT] = (struct metric_dim){"result", load_results, LOAD_RESULTS};
     r->dims[DIM_ERROR] = (struct metric_dim){"error", errors, ERR_COUNT};
     r->dims[DIM_SOURCE] = (struct metric_dim){"source", sources, SOURCES};

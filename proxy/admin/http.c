@@ -8,8 +8,8 @@
 #include "common/base.h"
 #include "proxy/net/listener.h"
 
-#define MAX_CONNECTIONS 64
-#define TIMEOUT_S 10
+#define MAX_CONNECTIONS 64U
+#define TIMEOUT_S 10U
 #define CONNECTION_MEMORY 32768 /* request line and headers must fit, and a read buffer beside them */
 #define BODY_MAX 65536
 
@@ -117,12 +117,17 @@ static struct MHD_Daemon *start_daemon(struct admin *admin, const struct admin_o
     sigset_t before;
     sigfillset(&all);
     pthread_sigmask(SIG_SETMASK, &all, &before);
+    /* clang-format off */
     struct MHD_Daemon *daemon = MHD_start_daemon(
         MHD_USE_EPOLL_INTERNAL_THREAD | MHD_USE_ITC | MHD_USE_ERROR_LOG, 0, NULL, NULL, on_request, admin,
-        MHD_OPTION_EXTERNAL_LOGGER, on_library_log, admin, MHD_OPTION_LISTEN_SOCKET, fd, MHD_OPTION_NOTIFY_COMPLETED, on_completed,
-        NULL, MHD_OPTION_CONNECTION_LIMIT, options->max_connections != 0 ? options->max_connections : MAX_CONNECTIONS,
-        MHD_OPTION_CONNECTION_TIMEOUT, options->timeout_s != 0 ? options->timeout_s : TIMEOUT_S, MHD_OPTION_CONNECTION_MEMORY_LIMIT,
-        (size_t)CONNECTION_MEMORY, MHD_OPTION_END);
+        MHD_OPTION_EXTERNAL_LOGGER, on_library_log, admin, /* first: what follows may have something to say */
+        MHD_OPTION_LISTEN_SOCKET, fd,
+        MHD_OPTION_NOTIFY_COMPLETED, on_completed, NULL,
+        MHD_OPTION_CONNECTION_LIMIT, options->max_connections != 0 ? options->max_connections : MAX_CONNECTIONS,
+        MHD_OPTION_CONNECTION_TIMEOUT, options->timeout_s != 0 ? options->timeout_s : TIMEOUT_S,
+        MHD_OPTION_CONNECTION_MEMORY_LIMIT, (size_t)CONNECTION_MEMORY,
+        MHD_OPTION_END);
+    /* clang-format on */
     pthread_sigmask(SIG_SETMASK, &before, NULL);
     return daemon;
 }

@@ -11,8 +11,8 @@
 #include "common/base.h"
 #include "common/metrics.h"
 
-/* Tells whether a component can do its work. `text` gets one line, or several, for people: "node 10.0.0.1:11211: not connected"; it
- * may stay empty. Called on the admin server's thread: it must not block. */
+/* Tells whether a component can do its work. `text` gets one line, or several, for people ("node 10.0.0.1:11211: not connected"), or
+ * stays empty. Called on the admin server's thread: it must not block. */
 struct admin_probe {
     const char *name; /* "pool" */
     bool (*is_ready)(void *ctx, char *text, size_t size);

@@ -41,7 +41,7 @@ static bool pool_is_ready(void *ctx, char *text, size_t size)
     for (uint32_t i = 0; i < pool->node_count && used < size; i++) {
         uint64_t up = metrics_sum(metrics, METRIC_NODE_UP, i);
         if (up < wanted) {
-            int n = snprintf(text + used, size - used, "%snode %s: %lu of %lu connections", is_ready ? "" : "; ",
+            int n = snprintf(text + used, size - used, "%snode %s: %lu of %lu connections", is_ready ? "" : "\n",
                              pool->nodes[i].address.text, (unsigned long)up, (unsigned long)wanted);
             used += n > 0 ? (size_t)n : 0;
             is_ready = false;

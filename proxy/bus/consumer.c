@@ -328,7 +328,8 @@ static void settle(struct consumer *c, const char *reply, const char *verdict)
         return;
     }
     struct outgoing out = {.subject = reply, .data = span_str(verdict)};
-    if (c->transport->ops->send(c->transport, &out) != OK) {
+    enum err err = c->transport->ops->send(c->transport, &out);
+    if (err != OK && err != ERR_UNAVAILABLE) { /* the latter: while stopping */
         log_warn(c->log, "bus: region %s: an acknowledgement could not be sent; the message will come again", c->peer->region);
     }
 }

@@ -6,6 +6,8 @@
  *   bus thread ── send ──▶ link's mailbox ──▶ link's thread ──▶ library ──▶ socket
  *   socket ──▶ library's threads: copy ──▶ bus's mailbox ──▶ bus thread: handler
  *
+ * (The file is named for the library; `nats_` is the library's own prefix, so ours is `link_`.)
+ *
  * Every link has a thread of its own because the library writes to the socket in the publishing call, under the connection's lock: with a
  * peer that does not read, publishing, pinging and even asking for the connection's status wait for the write deadline. Connecting
  * (with its name lookup) and closing block as well. All of that happens on the link's thread only, so that a stuck peer holds up nobody
@@ -20,6 +22,8 @@
 
 #define LINK_OUT_MAX (16U << 20) /* bytes waiting to be written; beyond: ERR_OVERLOAD */
 #define LINK_IN_MAX (64U << 20)  /* bytes waiting for the bus's thread; what is beyond is dropped (and so delivered again, unacknowledged) */
+
+struct link;
 
 struct link_options {
     const char *name; /* of the region, for messages */

@@ -9,7 +9,8 @@
 #include "proxy/cache/read.h"
 #include "proxy/cache/touch.h"
 
-#define HOLD_BY_REFERENCE (256U << 20) /* while less is in use, replies that wait for their turn pin what they came in; beyond, they are copied out */
+/* While less than this is in use, replies that wait for their turn pin the chunk they came in; beyond, they are copied out of it. */
+#define HOLD_BY_REFERENCE (256U << 20)
 #define FREE_MAX 8192 /* operations kept for later; beyond, they go back to malloc */
 
 void cache_init(struct cache *cache, const struct config *config, const struct namespaces *namespaces, struct loop *loop, struct log *log,

@@ -23,6 +23,7 @@ static void finish(struct fill_call *f, enum fill_result result)
     free(f);
 }
 
+/* Fills are what uses a lease; a new TTL is not counted. */
 static void on_stored(struct node_call *call, enum err err, const struct meta_reply *reply, struct chunk *chunk)
 {
     struct fill_call *f = container_of(call, struct fill_call, call);
@@ -30,10 +31,10 @@ static void on_stored(struct node_call *call, enum err err, const struct meta_re
     enum fill_result result = FILL_FAILED;
     if (err == OK && reply->status == META_HD) {
         result = FILL_STORED;
-        metrics_add(metrics, METRIC_FILLS, f->namespace->index, 1);
+        metrics_add(metrics, METRIC_FILLS, f->namespace->index, f->lease != 0);
     } else if (err == OK && (reply->status == META_EX || reply->status == META_NF)) {
         result = FILL_REFUSED;
-        metrics_add(metrics, METRIC_FILLS_REFUSED, f->namespace->index, 1);
+        metrics_add(metrics, METRIC_FILLS_REFUSED, f->namespace->index, f->lease != 0);
     } else if (err == OK) {
         metrics_add(metrics, METRIC_ERRORS, metric_index2(SOURCE_NODE, ERR_COUNT, ERR_REMOTE), 1);
     }

@@ -160,6 +160,10 @@ void invalidate_delivery(struct cache *cache, struct delivery *delivery)
 {
     const struct invalidation *event = &delivery->event;
     struct span key = span_of(event->key, event->key_len);
-    version_observe(&cache->clock, event->version, clock_wall_ms());
+    if (!version_observe(&cache->clock, event->version, clock_wall_ms())) {
+        log_warn(cache->log, "cache: an invalidation of region %s is further ahead of this clock than max_clock_skew: check the clocks (NTP)",
+                 cache->config->bus->peers[delivery->peer].region);
+        metrics_add(cache->metrics, METRIC_ERRORS, metric_index2(SOURCE_BUS, ERR_COUNT, ERR_INVALID), 1);
+    }
     invalidate_start(cache, namespaces_find(cache->namespaces, key), key, event->version, 0, on_delivery_applied, delivery);
 }

@@ -9,7 +9,9 @@
 #include "proxy/net/stream.h"
 #include "proxy/protocol/classic.h"
 
-#define QUEUE_MAX 1024 /* requests of one client under way */
+#define QUEUE_MAX 1024        /* requests of one client under way */
+#define QUEUE_CROWDED 16      /* the same, while the worker has more than PENDING_HIGH in all */
+#define PENDING_HIGH (1U << 18)
 #define GROUP_FLUSH (64U << 10) /* bytes of a multi-get's reply that are worth a write before it is complete */
 #define IDLE_LOOK_US 1000000
 #define TOO_MANY "ERROR Too many open connections\r\n"
@@ -285,7 +287,8 @@ static bool take_request(struct session *s)
 
 static bool may_go_on(const struct session *s)
 {
-    return s->stream.is_open && !s->is_blocked && !s->is_finishing && s->queued < QUEUE_MAX && s->stream.out.bytes < STREAM_HIGH;
+    uint32_t limit = likely(s->front->cache->pending < PENDING_HIGH) ? QUEUE_MAX : QUEUE_CROWDED;
+    return s->stream.is_open && !s->is_blocked && !s->is_finishing && s->queued < limit && s->stream.out.bytes < STREAM_HIGH;
 }
 
 static void on_data(struct stream *stream)

@@ -173,6 +173,9 @@ void stream_continue(struct stream *s)
 
 static void flush(struct stream *s)
 {
+    if (s->out.bytes >= STREAM_HIGH) {
+        s->was_high = true; /* whoever saw that has paused, and waits for on_drain */
+    }
     while (s->out.count > 0) {
         struct iovec iov[IOV_PIECES];
         int pieces = chain_iov(&s->out, iov, IOV_PIECES);
@@ -210,8 +213,6 @@ static void flush(struct stream *s)
     }
     if (s->is_finishing && s->out.count == 0) {
         stream_close(s, ERR_CLOSED);
-    } else if (s->out.bytes >= STREAM_HIGH) {
-        s->was_high = true;
     } else if (s->was_high && s->out.bytes < STREAM_LOW) {
         s->was_high = false;
         if (s->ops->on_drain != NULL) {

@@ -63,15 +63,16 @@ static inline void slots_push(struct slots *s, struct node_call *call, uint64_t 
     *slots_at(s, s->count - 1) = (struct slot){call, now_us};
 }
 
-/* What the next reply but `ahead` will need is fetched while this one is being handled: with many requests under way it is not in the cache. */
+/* Fetches what the next reply but `ahead` will need while this one is being handled: with many requests under way it is not in the
+ * processor's cache. */
 static inline void slots_prefetch(const struct slots *s, uint32_t ahead)
 {
     if (ahead < s->count) {
-        const char *call = (const char *)slots_at(s, ahead)->call;
-        __builtin_prefetch(call);
-        __builtin_prefetch(call + 64);
-        __builtin_prefetch(call + 128);
-        __builtin_prefetch(call + 256);
+        uintptr_t call = (uintptr_t)slots_at(s, ahead)->call; /* a number, since it may be none, or smaller than what is fetched */
+        __builtin_prefetch((const void *)call);
+        __builtin_prefetch((const void *)(call + 64));
+        __builtin_prefetch((const void *)(call + 128));
+        __builtin_prefetch((const void *)(call + 256));
     }
 }
 

@@ -154,7 +154,8 @@ static enum classic_result parse_store(struct parse *parse, bool has_unique)
     uint64_t flags;
     int64_t length;
     if (tokens[1].len > KEY_MAX || !token_u64(tokens[2], &flags) || !token_int(tokens[3], &out->exptime) ||
-        !token_int(tokens[4], &length) || (has_unique && !token_u64(tokens[5], &out->cas)) || length < 0 || length > INT32_MAX - 2) {
+        !token_int(tokens[4], &length) || (has_unique && !token_u64(tokens[5], &out->cas)) || length < 0 ||
+        length > INT32_MAX - 2) {
         return refuse_unless(parse, out->noreply, bad_format);
     }
     out->key = tokens[1];
@@ -262,7 +263,8 @@ static enum command command_find(struct span word)
     case LOOK(4, 'i'): found = COMMAND_INCR; break;
     case LOOK(4, 'd'): found = COMMAND_DECR; break;
     case LOOK(4, 'q'): found = COMMAND_QUIT; break;
-    case LOOK(4, 'b'): return memcmp(w, "bget", 4) == 0 ? COMMAND_GET : COMMAND_COUNT; /* an old name that memcached still takes */
+    case LOOK(4, 'b'):
+        return memcmp(w, "bget", 4) == 0 ? COMMAND_GET : COMMAND_COUNT; /* an old name that memcached still takes */
     case LOOK(5, 't'): found = COMMAND_TOUCH; break;
     case LOOK(5, 's'): found = COMMAND_STATS; break;
     case LOOK(6, 'd'): found = COMMAND_DELETE; break;
@@ -320,28 +322,17 @@ static enum classic_result parse_command(struct parse *parse)
         .is_last = true,
     };
     switch (commands[command].shape) {
-    case SHAPE_KEYS:
-        return parse_keys(parse, command, false);
-    case SHAPE_EXPTIME_KEYS:
-        return parse_keys(parse, command, true);
-    case SHAPE_STORE:
-        return parse_store(parse, false);
-    case SHAPE_STORE_CAS:
-        return parse_store(parse, true);
-    case SHAPE_DELETE:
-        return parse_delete(parse);
-    case SHAPE_ARITHMETIC:
-        return parse_key_number(parse, false);
-    case SHAPE_TOUCH:
-        return parse_key_number(parse, true);
-    case SHAPE_FLUSH_ALL:
-        return parse_flush_all(parse);
-    case SHAPE_STATS:
-        return parse_stats(parse);
-    case SHAPE_VERBOSITY:
-        return parse_verbosity(parse);
-    case SHAPE_PLAIN:
-        break;
+    case SHAPE_KEYS: return parse_keys(parse, command, false);
+    case SHAPE_EXPTIME_KEYS: return parse_keys(parse, command, true);
+    case SHAPE_STORE: return parse_store(parse, false);
+    case SHAPE_STORE_CAS: return parse_store(parse, true);
+    case SHAPE_DELETE: return parse_delete(parse);
+    case SHAPE_ARITHMETIC: return parse_key_number(parse, false);
+    case SHAPE_TOUCH: return parse_key_number(parse, true);
+    case SHAPE_FLUSH_ALL: return parse_flush_all(parse);
+    case SHAPE_STATS: return parse_stats(parse);
+    case SHAPE_VERBOSITY: return parse_verbosity(parse);
+    case SHAPE_PLAIN: break;
     }
     return CLASSIC_REQUEST;
 }
@@ -366,8 +357,8 @@ static enum classic_result wait_for_newline(struct classic *classic, const char 
     return CLASSIC_MORE;
 }
 
-static enum classic_result parse_line(struct classic *classic, const char *data, size_t len, size_t *consumed, struct request *out,
-                                      struct span *error)
+static enum classic_result parse_line(struct classic *classic, const char *data, size_t len, size_t *consumed,
+                                      struct request *out, struct span *error)
 {
     size_t scanned = MIN(classic->scanned, len);
     const char *newline = memchr(data + scanned, '\n', len - scanned);
@@ -524,14 +515,10 @@ static enum err render_number(struct chain *out, uint64_t number)
 enum err classic_render(struct classic *classic, const struct request *request, const struct reply *reply, struct chain *out)
 {
     static const struct span lines[] = {
-        [REPLY_MISS] = SPAN_LIT("NOT_FOUND\r\n"),
-        [REPLY_STORED] = SPAN_LIT("STORED\r\n"),
-        [REPLY_NOT_STORED] = SPAN_LIT("NOT_STORED\r\n"),
-        [REPLY_EXISTS] = SPAN_LIT("EXISTS\r\n"),
-        [REPLY_NOT_FOUND] = SPAN_LIT("NOT_FOUND\r\n"),
-        [REPLY_DELETED] = SPAN_LIT("DELETED\r\n"),
-        [REPLY_TOUCHED] = SPAN_LIT("TOUCHED\r\n"),
-        [REPLY_OK] = SPAN_LIT("OK\r\n"),
+        [REPLY_MISS] = SPAN_LIT("NOT_FOUND\r\n"),        [REPLY_STORED] = SPAN_LIT("STORED\r\n"),
+        [REPLY_NOT_STORED] = SPAN_LIT("NOT_STORED\r\n"), [REPLY_EXISTS] = SPAN_LIT("EXISTS\r\n"),
+        [REPLY_NOT_FOUND] = SPAN_LIT("NOT_FOUND\r\n"),   [REPLY_DELETED] = SPAN_LIT("DELETED\r\n"),
+        [REPLY_TOUCHED] = SPAN_LIT("TOUCHED\r\n"),       [REPLY_OK] = SPAN_LIT("OK\r\n"),
     };
     if (request->noreply || reply->status == REPLY_NONE) {
         return OK;
@@ -541,20 +528,14 @@ enum err classic_render(struct classic *classic, const struct request *request, 
     }
     enum err err = OK;
     switch (reply->status) {
-    case REPLY_NUMBER:
-        return render_number(out, reply->number);
-    case REPLY_VERSION:
-        err = chain_append(out, "VERSION ", 8);
-        return err != OK ? err : put_line(out, reply->text);
+    case REPLY_NUMBER: return render_number(out, reply->number);
+    case REPLY_VERSION: err = chain_append(out, "VERSION ", 8); return err != OK ? err : put_line(out, reply->text);
     case REPLY_STATS:
         err = chain_append(out, reply->text.data, reply->text.len);
         return err != OK ? err : put_line(out, word_end);
-    case REPLY_ERROR:
-        return put_line(out, reply->text);
+    case REPLY_ERROR: return put_line(out, reply->text);
     case REPLY_VALUE: /* only get and gat are answered so */
-    case REPLY_NONE:
-        return OK;
-    default:
-        return chain_append(out, lines[reply->status].data, lines[reply->status].len);
+    case REPLY_NONE: return OK;
+    default: return chain_append(out, lines[reply->status].data, lines[reply->status].len);
     }
 }

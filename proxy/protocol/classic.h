@@ -4,13 +4,14 @@
  * Fails:   bad input is an ordinary result (CLASSIC_ERROR, CLASSIC_CLOSE); rendering fails with ERR_NOMEM only.
  * Source:  memcached 1.6.38 doc/protocol.txt and its behaviour, compared in tests/e2e/test_classic_differential.py.
  *
- *   get a b\r\n   ->  REQUEST get a (first)   REQUEST get b (last)          each consumes its key, the last one the rest of the line
- *   set k 0 0 2\r\n hi\r\n  ->  REQUEST set k, value_len 2                  consumes the line; the session takes what follows:
+ *   get a b\r\n              ->  REQUEST get a (first): consumes "get a "
+ *                              REQUEST get b (last): consumes "b\r\n"
+ *   set k 0 0 2\r\nhi\r\n    ->  REQUEST set k, value_len 2: consumes the line, the session takes "hi\r\n"
  *
- *   The session reads value_len bytes and CLASSIC_VALUE_END. If something else stands there, it answers CLASSIC_BAD_CHUNK and goes on behind
- *   those value_len + 2 bytes. A value that it can not take it answers with CLASSIC_TOO_LARGE or CLASSIC_NO_MEMORY at once and skips
- *   value_len + 2 bytes, whatever they are (and a `set` that is too large must delete the key, lest an old value be served).
- *   None of these texts is sent to a request with `noreply`.
+ * The session reads value_len bytes and CLASSIC_VALUE_END. If something else stands there, it answers CLASSIC_BAD_CHUNK and goes on
+ * behind those value_len + 2 bytes. To a value that it can not take it answers CLASSIC_TOO_LARGE or CLASSIC_NO_MEMORY at once, and
+ * skips value_len + 2 bytes, whatever they are (and a `set` that is too large deletes the key, lest the old value be served).
+ * None of these texts is sent to a request with `noreply`.
  */
 #ifndef PROXY_PROTOCOL_CLASSIC_H
 #define PROXY_PROTOCOL_CLASSIC_H
@@ -47,8 +48,8 @@ struct classic {
 
 void classic_init(struct classic *classic);
 
-/* Parses one request from data[0..len): *consumed says how far it went. Input that is not consumed must be handed in again, at any address,
- * with more behind it. */
+/* Parses one request from data[0..len): *consumed says how far it went. Input that is not consumed must be handed in again, at
+ * any address, with more behind it. */
 enum classic_result classic_parse(struct classic *classic, const char *data, size_t len, size_t *consumed, struct request *out,
                                   struct span *error);
 
@@ -58,9 +59,9 @@ enum classic_result classic_parse(struct classic *classic, const char *data, siz
 #define CLASSIC_TOO_LARGE "SERVER_ERROR object too large for cache"
 #define CLASSIC_NO_MEMORY "SERVER_ERROR out of memory storing object"
 
-/* Appends the reply. Replies must be rendered in the order of their requests. `request` needs command, op, with_cas, noreply, is_first,
- * is_last and key. In a group the hits are answered and failures are misses, unless every key failed: then the first failure is the
- * answer. After ERR_NOMEM a part of the reply may be in `out`: the connection must be closed. */
+/* Appends the reply. Replies must be rendered in the order of their requests. `request` needs command, op, with_cas, noreply,
+ * is_first, is_last and key. In a group the hits are answered and failures are misses, unless every key failed: then the first
+ * failure is the answer. After ERR_NOMEM a part of the reply may be in `out`: the connection must be closed. */
 enum err classic_render(struct classic *classic, const struct request *request, const struct reply *reply, struct chain *out);
 
 #endif

@@ -51,8 +51,9 @@ static inline bool copy_key(char *at, struct span key)
     return is_plain;
 }
 
-/* Writes the key at `at`. One with control characters or spaces goes in base64 (*base64). What is too long for that but could stand
- * in a line is sent as it is: memcached takes control characters, and a classic client may use them. NULL: it can not be sent. */
+/* Writes the key at `at`. One with control characters or spaces goes in base64 (*base64). What is too long for that but could
+ * stand in a line is sent as it is: memcached takes control characters, and a classic client may use them. NULL: it can not be
+ * sent. */
 static char *put_odd_key(char *at, struct span key, bool *base64)
 {
     *base64 = (key.len + 2) / 3 * 4 <= KEY_MAX;
@@ -130,8 +131,7 @@ static char *put_options(char *at, const struct meta_request *request)
 
 enum err meta_write(struct chain *out, const struct meta_request *request)
 {
-    static const char words[][4] = {
-        [META_GET] = "mg ", [META_SET] = "ms ", [META_DELETE] = "md ", [META_ARITHMETIC] = "ma "};
+    static const char words[][4] = {[META_GET] = "mg ", [META_SET] = "ms ", [META_DELETE] = "md ", [META_ARITHMETIC] = "ma "};
     struct span key = request->key;
     if (unlikely(key.len == 0 || key.len > KEY_MAX)) {
         return ERR_INVALID;
@@ -193,17 +193,10 @@ static bool parse_flags(const char *p, const char *end, struct meta_reply *out)
                 return false;
             }
             break;
-        case 'W':
-            out->won = true;
-            break;
-        case 'Z':
-            out->wait = true;
-            break;
-        case 'X':
-            out->stale = true;
-            break;
-        default:
-            break;
+        case 'W': out->won = true; break;
+        case 'Z': out->wait = true; break;
+        case 'X': out->stale = true; break;
+        default: break;
         }
         p = stop;
     }
@@ -245,7 +238,8 @@ static enum meta_result parse_status(struct span line, struct meta_reply *out)
 }
 
 /* "VA " is there and its line ends at `line_len`; the value follows. */
-static enum meta_result parse_value(const char *data, size_t len, size_t line_len, struct meta_reply *out, size_t *consumed, size_t *need)
+static enum meta_result parse_value(const char *data, size_t len, size_t line_len, struct meta_reply *out, size_t *consumed,
+                                    size_t *need)
 {
     size_t total = line_len + out->value_len + 2;
     if (len < total) {
@@ -282,7 +276,8 @@ static inline size_t parse_plain_value_line(const char *data, size_t len, uint64
     return (size_t)(p - data) + sizeof rest - 1;
 }
 
-static enum meta_result parse_line(const char *data, size_t len, size_t max_value, struct meta_reply *out, size_t *consumed, size_t *need)
+static enum meta_result parse_line(const char *data, size_t len, size_t max_value, struct meta_reply *out, size_t *consumed,
+                                   size_t *need)
 {
     const char *newline = memchr(data, '\n', MIN(len, (size_t)REPLY_LINE_MAX));
     if (newline == NULL) {
@@ -301,14 +296,16 @@ static enum meta_result parse_line(const char *data, size_t len, size_t max_valu
     const char *length = data + 3;
     const char *stop = token_end(length, end);
     uint64_t value_len;
-    if (!token_digits(span_of(length, (size_t)(stop - length)), &value_len) || value_len > max_value || !parse_flags(stop, end, out)) {
+    if (!token_digits(span_of(length, (size_t)(stop - length)), &value_len) || value_len > max_value ||
+        !parse_flags(stop, end, out)) {
         return META_BAD;
     }
     out->value_len = value_len;
     return parse_value(data, len, line_len, out, consumed, need);
 }
 
-enum meta_result meta_parse(const char *data, size_t len, size_t max_value, struct meta_reply *out, size_t *consumed, size_t *need)
+enum meta_result meta_parse(const char *data, size_t len, size_t max_value, struct meta_reply *out, size_t *consumed,
+                            size_t *need)
 {
     *consumed = 0;
     *need = 0;

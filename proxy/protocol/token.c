@@ -18,7 +18,8 @@ static bool is_white(char c)
     return c == ' ' || (c >= '\t' && c <= '\r');
 }
 
-/* What strtoull() sees: white space, a sign, digits (at least one, and they fit), and behind them the token's end or white space. */
+/* What strtoull() sees: white space, a sign, digits (at least one, and they fit), and behind them the token's end or white space.
+ */
 static bool number_scan(struct span token, bool *negative, uint64_t *out)
 {
     const char *p = token.data;

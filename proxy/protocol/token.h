@@ -72,8 +72,9 @@ static inline bool token_is(struct span token, struct span word)
 /* Splits a line at runs of spaces into `out`; returns how many tokens there are, at most `max`. */
 size_t token_split(struct span line, struct span *out, size_t max);
 
-/* Numbers by the rules of memcached's safe_strtoull() and safe_strtoll(): white space (but no space) and a sign may come first, white space
- * and then anything may follow; what does not fit 64 bits is refused. token_u64() takes "-N" too where 2^64 - N is less than 2^63. */
+/* Numbers by the rules of memcached's safe_strtoull() and safe_strtoll(): white space (but no space) and a sign may come first,
+ * white space and then anything may follow; what does not fit 64 bits is refused. token_u64() takes "-N" too where 2^64 - N is
+ * less than 2^63. */
 bool token_u64(struct span token, uint64_t *out);
 bool token_i64(struct span token, int64_t *out);
 

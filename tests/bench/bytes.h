@@ -27,6 +27,8 @@ static inline void bytes_reserve(struct bytes *b, size_t capacity)
 
 static inline void bytes_append(struct bytes *b, const char *data, size_t len)
 {
+    if (len == 0) /* memcpy takes no null pointer, not even then */
+        return;
     bytes_reserve(b, b->len + len);
     memcpy(b->data + b->len, data, len);
     b->len += len;

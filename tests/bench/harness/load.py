@@ -40,14 +40,16 @@ class Load:
                           "--warm-up", warm_up, "--watch-pid", target.pid, "--seed", seed)
         if rate:
             argv += ["--rate", str(rate)]
-        ours = {target.pid, *nodes.pids}
+        proxy = {target.pid} - set(nodes.pids)
         cpus = {self.cpus.proxy, self.cpus.load, self.cpus.nodes}
-        before, ours_before = machine.busy(cpus), machine.cpu_seconds(ours)
+        before, nodes_before, proxy_before = machine.busy(cpus), machine.cpu_seconds(nodes.pids), machine.cpu_seconds(proxy)
         result = json.loads(_run(argv, f"{workload.name} through {target.name}"))
-        after, ours_after = machine.busy(cpus), machine.cpu_seconds(ours)
-        # The generator itself has ended; scale its measured time to the warm-up too.
-        own = result["load_cpu"]["total_s"] * (1 + warm_up / duration)
-        result["others_cpu_s"] = max(0.0, after.used - before.used - (ours_after - ours_before) - own)
+        after, nodes_used = machine.busy(cpus), machine.cpu_seconds(nodes.pids) - nodes_before
+        # These cover the warm-up too, but the generator's own figure does not, and it has ended.
+        with_warm_up = 1 + warm_up / duration
+        ours = nodes_used + machine.cpu_seconds(proxy) - proxy_before + result["load_cpu"]["total_s"] * with_warm_up
+        result["nodes_cpu_s"] = nodes_used / with_warm_up
+        result["others_cpu_s"] = max(0.0, after.used - before.used - ours)
         result["stolen_s"] = after.stolen - before.stolen
         return result
 

@@ -20,6 +20,8 @@ class Plan:
     warm_up: float
     idle_connections: int
     rate_share: float = 0.5  # open loop: of the slowest proxy's throughput
+    max_disturbance: float = 0.1  # of a processor; a run with more is repeated
+    repeats: int = 2
 
 
 def say(text: str) -> None:
@@ -57,8 +59,7 @@ class Measurement:
     def _closed(self, workload: Workload, targets: List[Target], nodes: Nodes, result: Dict[str, Any]) -> None:
         for i in range(self._plan.rounds):
             for target in _order(targets, i):
-                run = self._load.run(workload, target, nodes, duration=self._plan.duration, warm_up=self._plan.warm_up,
-                                     seed=i + 1)
+                run = self._undisturbed(workload, target, nodes, i)
                 result["closed"][target.name].append(run)
                 say(f"{workload.name:20} round {i + 1}/{self._plan.rounds} {target.name:10} {run['rps']:10,.0f} requests/s "
                     f"{figures.cpu(run):8.2f} µs CPU a request  p50 {run['latency_us']['p50']:,.0f} µs"
@@ -70,12 +71,22 @@ class Measurement:
         rate = result["rate"] = float(f"{slowest * self._plan.rate_share:.2g}")
         for i in range(self._plan.open_rounds):
             for target in _order(targets, i):
-                run = self._load.run(workload, target, nodes, duration=self._plan.duration, warm_up=self._plan.warm_up,
-                                     rate=rate, seed=i + 1)
+                run = self._undisturbed(workload, target, nodes, i, rate)
                 result["open"][target.name].append(run)
                 late = run["latency_us"]
                 say(f"{workload.name:20} at {rate:,.0f}/s {i + 1}/{self._plan.open_rounds} {target.name:10} p50 {late['p50']:,.0f}"
                     f"  p99 {late['p99']:,.0f}  p99.9 {late['p99.9']:,.0f} µs  others {figures.disturbance(run):4.0%}")
+
+    def _undisturbed(self, workload: Workload, target: Target, nodes: Nodes, round_number: int, rate: float = 0) -> Dict[str, Any]:
+        """The first run in which others leave our processors alone, or the quietest of all tries."""
+        runs: List[Dict[str, Any]] = []
+        for _ in range(1 + self._plan.repeats):
+            runs.append(self._load.run(workload, target, nodes, duration=self._plan.duration, warm_up=self._plan.warm_up,
+                                       rate=rate, seed=round_number + 1))
+            if figures.disturbance(runs[-1]) <= self._plan.max_disturbance:
+                break
+        best = min(runs, key=figures.disturbance)
+        return {**best, "tries": len(runs)}
 
     # ---- memory
 

@@ -1,6 +1,6 @@
 """The results as Markdown, for docs/performance.md."""
 
-from typing import Any, Dict, List, Optional
+from typing import Any, Callable, Dict, List, Optional
 
 from . import figures, targets, workloads
 from .figures import Spread
@@ -17,11 +17,17 @@ def _number(value: float, digits: int) -> str:
 def _spread(s: Optional[Spread], digits: int = 2) -> str:
     if s is None:
         return _DASH
+    if s.low == s.high:
+        return _number(s.median, digits)
     return f"{_number(s.median, digits)} ({_number(s.low, digits)}–{_number(s.high, digits)})"
 
 
 def _median(s: Optional[Spread], digits: int = 2) -> str:
     return _DASH if s is None else _number(s.median, digits)
+
+
+def _share(runs: List[figures.Run], figure: Callable[[figures.Run], float]) -> str:
+    return f"{figures.of(runs, figure).median:.0%}" if runs else _DASH
 
 
 def _table(head: List[str], rows: List[List[str]]) -> str:
@@ -51,8 +57,7 @@ def _machine(data: Dict[str, Any]) -> str:
 
 def _how(data: Dict[str, Any], plan: Plan) -> str:
     cpus = data["cpus"]
-    own = " and ".join(sorted({"the load generator", "the nodes"}))
-    shared = f"{own} share processor {cpus['load']}" if cpus["load"] == cpus["nodes"] else \
+    shared = f"the load generator and the nodes share processor {cpus['load']}" if cpus["load"] == cpus["nodes"] else \
         f"the load generator has processor {cpus['load']}, the nodes have {cpus['nodes']}"
     return f"""\
 * Each proxy has one worker, pinned to processor {cpus['proxy']}; {shared}. Everything is on loopback.
@@ -71,8 +76,11 @@ def _how(data: Dict[str, Any], plan: Plan) -> str:
   seconds per million requests, which is µs per request. With loopback, delivering to the receiver is charged to whoever sends.
 * Latency comes from an open loop at a fixed rate, the same for all peers: {plan.rate_share:.0%} of the slowest proxy's closed-loop throughput, with Poisson arrivals. It
   counts from when a request was due, so a stall is charged for everything it held up (no coordinated omission).
-* "Busy" is the share of its processor that the proxy used in the closed loop. Well below 100 %, the load generator and the nodes were the
-  bottleneck, and the throughput is a lower bound of what the proxy can do; its CPU per request says more then.
+* "Proxy busy" is the share of its processor that the proxy used in the closed loop, "others busy" that of the load generator and the nodes
+  together. Where the proxy is well below 100 % and the others are near it, they were the bottleneck: the throughput is a lower bound
+  of what the proxy can do, and its CPU per request says more.
+* A run during which other processes or the hypervisor took more than {plan.max_disturbance:.0%} of a processor from these is repeated, at most {plan.repeats} times, and the
+  quietest taken, whatever it measured.
 """
 
 
@@ -90,11 +98,11 @@ def _throughput(data: Dict[str, Any]) -> str:
         closed = data["workloads"][w.name]["closed"]
         figure = figures.keys_per_s if w.multi_get > 1 else figures.rps
         for peer, runs in closed.items():
-            is_proxy = peer != "direct"
             rows.append([_title(w) if peer == next(iter(closed)) else "", peer, _spread(figures.of(runs, figure), 0),
                          _spread(figures.ratio(runs, closed.get(w.baseline, []), figure)) if peer != w.baseline else _DASH,
-                         f"{figures.of(runs, figures.proxy_busy).median:.0%}" if is_proxy and runs else _DASH])
-    return _table(["connections × pipeline", "peer", "requests/s (multi-gets: keys/s)", "against twemproxy (through: aside)", "busy"], rows)
+                         _share(runs, figures.proxy_busy) if peer != "direct" else _DASH, _share(runs, figures.load_busy)])
+    return _table(["connections × pipeline", "peer", "requests/s (multi-gets: keys/s)", "against twemproxy (through: aside)",
+                   "proxy busy", "others busy"], rows)
 
 
 def _cpu(data: Dict[str, Any]) -> str:
@@ -140,7 +148,8 @@ def write(data: Dict[str, Any], plan: Plan) -> str:
              "## Machine\n", _machine(data), "## How it is measured\n", _how(data, plan)]
     sections = [("Must reach", "Ratios are to twemproxy in the same rounds, unless the line says otherwise.\n", _must_reach),
                 ("Throughput", "", _throughput), ("CPU of the proxy", "", _cpu), ("Latency at a fixed rate", "", _latency),
-                ("One connection, one request at a time", "Round trips in the closed loop.\n", _round_trip)]
+                ("One connection, one request at a time", "Round trips in the closed loop. Direct, generator and node share a processor; a proxy on another\nadds two "
+                 "wake-ups of a processor each way, which on a virtual machine cost more than the work.\n", _round_trip)]
     for title, text, section in sections:
         parts += [f"## {title}\n", *([text] if text else []), section(data)]
     if data.get("memory"):

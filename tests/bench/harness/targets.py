@@ -25,11 +25,11 @@ def _ratio(results: Results, workload: str, figure: Callable[[Run], float], peer
 
 
 def _at_most(what: str, limit: float, measured: Optional[Spread], unit: str = "×") -> Verdict:
-    return Verdict(what, f"≤ {limit:g} {unit}", measured, unit, measured.median <= limit if measured else None)
+    return Verdict(what, f"≤ {limit:.2f} {unit}", measured, unit, measured.median <= limit if measured else None)
 
 
 def _at_least(what: str, limit: float, measured: Optional[Spread], unit: str = "×") -> Verdict:
-    return Verdict(what, f"≥ {limit:g} {unit}", measured, unit, measured.median >= limit if measured else None)
+    return Verdict(what, f"≥ {limit:.2f} {unit}", measured, unit, measured.median >= limit if measured else None)
 
 
 def _added_latency(results: Results) -> Verdict:

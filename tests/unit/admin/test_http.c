@@ -90,13 +90,15 @@ static void server_stop(struct server *s)
 static int server_connect(const struct server *s)
 {
     struct sockaddr_un sun = {.sun_family = AF_UNIX};
-    struct sockaddr_in sin = {.sin_family = AF_INET, .sin_port = htons(s->address.port), .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
+    struct sockaddr_in sin = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
+    sin.sin_port = htons(s->address.port);
     bool is_unix = s->address.path != NULL;
     int fd = socket(is_unix ? AF_UNIX : AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
     if (is_unix) {
         strncpy(sun.sun_path, s->address.path, sizeof sun.sun_path - 1);
     }
-    ck_assert_int_eq(connect(fd, is_unix ? (struct sockaddr *)&sun : (struct sockaddr *)&sin, is_unix ? sizeof sun : sizeof sin), 0);
+    const struct sockaddr *address = is_unix ? (struct sockaddr *)&sun : (struct sockaddr *)&sin;
+    ck_assert_int_eq(connect(fd, address, is_unix ? sizeof sun : sizeof sin), 0);
     return fd;
 }
 
@@ -207,7 +209,8 @@ START_TEST(test_readiness)
     s.pool.is_ready = false;
     answer = ask_for(&s, "GET", "/readyz");
     assert_status(answer, "503");
-    ck_assert_str_eq(body_of(answer), "pool: node 10.0.0.1:11211: not connected\npool: node 10.0.0.2:11211: timed out\nbus: ok\n");
+    ck_assert_str_eq(body_of(answer), "pool: node 10.0.0.1:11211: not connected\n"
+                                      "pool: node 10.0.0.2:11211: timed out\nbus: ok\n");
     s.bus.is_ready = false;
     s.pool.is_ready = true;
     answer = ask_for(&s, "HEAD", "/readyz");
@@ -258,7 +261,8 @@ START_TEST(test_errors)
 {
     struct server s = {.address.port = free_port()};
     ck_assert_int_eq(server_start(&s, 0, 2), OK);
-    const char *unknown[] = {"/nothing", "/healthz/", "//healthz", "/HEALTHZ", "/../etc/passwd", "/%0d%0aX: y", "*", "/metrics%2f"};
+    const char *unknown[] = {"/nothing",       "/healthz/",   "//healthz", "/HEALTHZ",
+                             "/../etc/passwd", "/%0d%0aX: y", "*",         "/metrics%2f"};
     for (size_t i = 0; i < ARRAY_LEN(unknown); i++) {
         const char *answer = ask_for(&s, "GET", unknown[i]);
         assert_status(answer, "404");
@@ -283,7 +287,8 @@ START_TEST(test_bodies)
     ck_assert_int_eq(server_start(&s, 0, 2), OK);
     const char *answer = ask(&s, "GET /healthz HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Length: 5\r\n\r\nhello");
     ck_assert_str_eq(body_of(answer), "ok\n");
-    answer = ask(&s, "SET /nothing HTTP/1.1\r\nHost: x\r\nConnection: close\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\n\r\n");
+    answer = ask(&s, "SET /nothing HTTP/1.1\r\nHost: x\r\nConnection: close\r\nTransfer-Encoding: chunked\r\n\r\n"
+                     "5\r\nhello\r\n0\r\n\r\n");
     assert_status(answer, "404");
     answer = ask(&s, "SET /nothing HTTP/1.1\r\nHost: x\r\nContent-Length: 65537\r\n\r\n");
     assert_status(answer, "413");

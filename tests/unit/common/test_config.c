@@ -69,7 +69,7 @@ START_TEST(every_default)
     ck_assert_uint_eq(c->pool.timeout_ms, 500);
     ck_assert_uint_eq(c->pool.retry_min_ms, 100);
     ck_assert_uint_eq(c->pool.retry_max_ms, 5000);
-    ck_assert_uint_eq(c->pool.max_pending, 16384);
+    ck_assert_uint_eq(c->pool.max_pending, 65536);
     ck_assert_uint_eq(c->namespace_count, 1);
     ck_assert_str_eq(c->namespaces[0].prefix, "");
     ck_assert_str_eq(c->namespaces[0].name, "default");

@@ -1,0 +1,449 @@
+#include "proxy/bus/bus.h"
+
+#include <inttypes.h>
+#include <poll.h>
+#include <pthread.h>
+#include <sched.h>
+#include <sys/random.h>
+
+#include "common/clock.h"
+#include "proxy/bus/consumer.h"
+#include "proxy/bus/keeper.h"
+#include "proxy/bus/nats.h"
+#include "proxy/bus/publisher.h"
+
+/* The bus's thread and what hangs on it. It never waits for anything but its mailbox: whatever blocks is done by the links' threads.
+ *
+ *   bus ─┬─ region 0, the own one: link ── publisher, keeper
+ *        └─ region 1 + i: link ── consumer of config.bus.peers[i]
+ */
+
+#define REMIND_US 60000000ULL /* how often a connection that stays down is mentioned in the log */
+#define URL_MAX 300
+#define STATUS_TEXT_MAX 512
+
+struct bus_region {
+    struct bus *bus;
+    uint32_t index;
+    const char *name;
+    char url[URL_MAX]; /* for messages */
+    struct link *link;
+    struct consumer consumer; /* not for the own region */
+    bool is_up;
+    bool was_up;
+    uint64_t down_us;   /* since when */
+    uint64_t remind_us; /* when to say so again */
+    char text[STATUS_TEXT_MAX]; /* what is the matter, "" if nothing is; under status_lock */
+};
+
+struct bus {
+    const struct config *config;
+    struct log *log;
+    struct metrics_shard *metrics;
+    struct bus_sink sink;
+    struct mailbox mailbox;
+    pthread_t thread;
+    bool has_thread;
+    _Atomic bool is_stopping; /* nothing is taken any more */
+    _Atomic bool is_ending;   /* the thread is to end */
+    _Atomic uint32_t posting; /* callers between looking at is_stopping and having posted */
+    char client_name[96];
+
+    /* The bus thread's. */
+    struct publisher publisher;
+    struct keeper keeper;
+
+    pthread_mutex_t status_lock;
+    uint32_t region_count;
+    struct bus_region regions[];
+};
+
+/* --- what callers see; any thread --- */
+
+static void deliver_publication(struct mail *mail, void *owner)
+{
+    struct bus *bus = owner;
+    publisher_submit(&bus->publisher, container_of(mail, struct publication, mail));
+}
+
+/* After bus_stop() nobody drains the mailbox, so a publication must not get into it: either we see is_stopping, or bus_stop() sees
+ * that we are posting and waits. */
+void bus_publish(struct bus *bus, struct publication *publication)
+{
+    publication->submitted_us = clock_mono_us();
+    atomic_fetch_add(&bus->posting, 1);
+    bool is_stopping = atomic_load(&bus->is_stopping);
+    if (!is_stopping) {
+        publication->mail.deliver = deliver_publication;
+        mailbox_post(&bus->mailbox, &publication->mail);
+    }
+    atomic_fetch_sub(&bus->posting, 1);
+    if (is_stopping) {
+        publication_finish(publication, ERR_STOPPING);
+    }
+}
+
+static void deliver_done(struct mail *mail, void *owner)
+{
+    consumer_on_done(container_of(mail, struct delivery, mail), clock_wall_ms());
+}
+
+void delivery_done(struct delivery *delivery, enum err err)
+{
+    struct mailbox *mailbox = delivery->message->mailbox;
+    delivery->err = err;
+    delivery->mail.deliver = deliver_done;
+    mailbox_post(mailbox, &delivery->mail);
+}
+
+bool bus_is_ready(struct bus *bus, char *text, size_t size)
+{
+    bool is_ready = true;
+    size_t used = 0;
+    if (size > 0) {
+        text[0] = '\0';
+    }
+    pthread_mutex_lock(&bus->status_lock);
+    for (uint32_t i = 0; i < bus->region_count; i++) {
+        const char *problem = bus->regions[i].text;
+        if (problem[0] == '\0') {
+            continue;
+        }
+        int n = used < size ? snprintf(text + used, size - used, "%s%s", is_ready ? "" : ", ", problem) : 0;
+        used += n > 0 ? (size_t)n : 0;
+        is_ready = false;
+    }
+    pthread_mutex_unlock(&bus->status_lock);
+    return is_ready;
+}
+
+/* --- the bus's thread: connections --- */
+
+static bool is_own(const struct bus_region *r)
+{
+    return r->index == 0;
+}
+
+static void on_up(void *ctx)
+{
+    struct bus_region *r = ctx;
+    struct bus *bus = r->bus;
+    uint64_t now_us = clock_mono_us();
+    if (!r->is_up && r->was_up) {
+        log_info(bus->log, "bus: connected again to the NATS of %s %s (%s) after %" PRIu64 " s", is_own(r) ? "this region," : "region",
+                 r->name, r->url, (now_us - r->down_us) / 1000000);
+    } else {
+        log_info(bus->log, "bus: connected to the NATS of %s %s (%s)", is_own(r) ? "this region," : "region", r->name, r->url);
+    }
+    r->is_up = true;
+    r->was_up = true;
+    metrics_set(bus->metrics, METRIC_BUS_CONNECTED, r->index, 1);
+    if (is_own(r)) {
+        publisher_on_up(&bus->publisher, now_us);
+        keeper_on_up(&bus->keeper, now_us);
+    } else {
+        consumer_on_up(&r->consumer, now_us);
+    }
+}
+
+static const char *consequence(const struct bus_region *r)
+{
+    return is_own(r) ? "invalidations from this region fail until then" : "its invalidations reach this region late, when it is back";
+}
+
+static void on_down(void *ctx, const char *reason)
+{
+    struct bus_region *r = ctx;
+    struct bus *bus = r->bus;
+    if (r->is_up || !r->was_up) {
+        log_warn(bus->log, "bus: no connection to the NATS of %s %s (%s): %s; trying again; %s", is_own(r) ? "this region," : "region",
+                 r->name, r->url, reason, consequence(r));
+    } else {
+        log_info(bus->log, "bus: region %s (%s): %s", r->name, r->url, reason);
+    }
+    if (r->is_up) {
+        r->down_us = clock_mono_us();
+        r->remind_us = r->down_us + REMIND_US;
+    }
+    r->is_up = false;
+    metrics_set(bus->metrics, METRIC_BUS_CONNECTED, r->index, 0);
+    if (is_own(r)) {
+        publisher_on_down(&bus->publisher);
+        keeper_on_down(&bus->keeper);
+    } else {
+        consumer_on_down(&r->consumer);
+    }
+}
+
+static uint64_t remind(struct bus_region *r, uint64_t now_us)
+{
+    if (r->is_up) {
+        return UINT64_MAX;
+    }
+    if (now_us >= r->remind_us) {
+        r->remind_us = now_us + REMIND_US;
+        log_warn(r->bus->log, "bus: still no connection to the NATS of %s %s (%s) after %" PRIu64 " s; %s",
+                 is_own(r) ? "this region," : "region", r->name, r->url, (now_us - r->down_us) / 1000000, consequence(r));
+    }
+    return r->remind_us;
+}
+
+/* --- the bus's thread: messages --- */
+
+/* The kind and number behind "<inbox>."; false if the subject is not one of ours. */
+static bool parse_inbox(const struct transport *transport, const char *subject, char *kind, uint64_t *number)
+{
+    size_t len = strlen(transport->inbox);
+    if (strncmp(subject, transport->inbox, len) != 0 || subject[len] != '.' || subject[len + 1] == '\0' || subject[len + 2] != '.') {
+        return false;
+    }
+    *kind = subject[len + 1];
+    *number = strtoull(subject + len + 3, NULL, 10);
+    return true;
+}
+
+static void on_no_stream(void *ctx)
+{
+    struct bus *bus = ctx;
+    keeper_check(&bus->keeper, clock_mono_us());
+}
+
+static void on_own_message(struct bus *bus, char kind, uint64_t number, const struct incoming *message, uint64_t now_us)
+{
+    if (kind == 'p') {
+        publisher_on_answer(&bus->publisher, number, message, now_us);
+    } else if (kind == 'k') {
+        keeper_on_answer(&bus->keeper, number, message, now_us);
+    }
+}
+
+static void on_peer_message(struct consumer *consumer, char kind, uint64_t number, const struct incoming *message, uint64_t now_us)
+{
+    if (kind == 'r') {
+        consumer_on_status(consumer, number, message, now_us);
+    } else if (kind == 'c') {
+        consumer_on_answer(consumer, number, message, now_us);
+    }
+}
+
+static void on_message(void *ctx, const struct incoming *message)
+{
+    struct bus_region *r = ctx;
+    uint64_t now_us = clock_mono_us();
+    uint64_t number = 0;
+    char kind = '\0';
+    bool is_answer = parse_inbox(link_transport(r->link), message->subject, &kind, &number);
+    if (is_own(r)) {
+        on_own_message(r->bus, kind, number, message, now_us);
+    } else if (is_answer) {
+        on_peer_message(&r->consumer, kind, number, message, now_us);
+    } else { /* JetStream delivers under the message's own subject */
+        consumer_on_message(&r->consumer, message, now_us);
+    }
+}
+
+static const struct transport_handler handler = {.on_up = on_up, .on_down = on_down, .on_message = on_message};
+
+/* --- the bus's thread: its loop --- */
+
+static void update_status(struct bus *bus)
+{
+    for (uint32_t i = 0; i < bus->region_count; i++) {
+        struct bus_region *r = &bus->regions[i];
+        char text[STATUS_TEXT_MAX] = "";
+        const char *problem = is_own(r) ? keeper_problem(&bus->keeper) : consumer_problem(&r->consumer);
+        if (!r->is_up) {
+            snprintf(text, sizeof text, "%s%s: not connected (%s)", is_own(r) ? "own region " : "", r->name, r->url);
+        } else if (problem != NULL && is_own(r)) {
+            snprintf(text, sizeof text, "own region %s: stream %s %s", r->name, bus->keeper.stream, problem);
+        } else if (problem != NULL) {
+            snprintf(text, sizeof text, "%s: connected, but nothing is received: %s", r->name, problem);
+        }
+        if (strcmp(text, r->text) != 0) { /* only this thread writes it */
+            pthread_mutex_lock(&bus->status_lock);
+            memcpy(r->text, text, sizeof text);
+            pthread_mutex_unlock(&bus->status_lock);
+        }
+    }
+}
+
+static uint64_t step(struct bus *bus)
+{
+    uint64_t now_us = clock_mono_us();
+    uint64_t next_us = MIN(publisher_step(&bus->publisher, now_us), keeper_step(&bus->keeper, now_us));
+    for (uint32_t i = 0; i < bus->region_count; i++) {
+        struct bus_region *r = &bus->regions[i];
+        next_us = MIN(next_us, remind(r, now_us));
+        if (!is_own(r)) {
+            next_us = MIN(next_us, consumer_step(&r->consumer, now_us));
+        }
+    }
+    return next_us;
+}
+
+static int timeout_ms(uint64_t next_us)
+{
+    uint64_t now_us = clock_mono_us();
+    if (next_us <= now_us) {
+        return 0;
+    }
+    return (int)MIN((next_us - now_us + 999) / 1000, 3600000ULL);
+}
+
+static void *bus_main(void *arg)
+{
+    struct bus *bus = arg;
+    while (!atomic_load(&bus->is_ending)) {
+        uint64_t next_us = step(bus);
+        update_status(bus);
+        struct pollfd poll_fd = {.fd = bus->mailbox.fd, .events = POLLIN};
+        poll(&poll_fd, 1, timeout_ms(next_us));
+        mailbox_drain(&bus->mailbox, bus);
+    }
+    mailbox_drain(&bus->mailbox, bus); /* publications that came before is_stopping */
+    publisher_stop(&bus->publisher);
+    return NULL;
+}
+
+/* --- from start to end --- */
+
+static uint64_t random_u64(void)
+{
+    uint64_t random = 0;
+    if (getrandom(&random, sizeof random, 0) != (ssize_t)sizeof random) {
+        random = clock_mono_us() * 2654435769U ^ clock_wall_ms(); /* never seen */
+    }
+    return random;
+}
+
+static void region_init(struct bus *bus, uint32_t index)
+{
+    struct bus_region *r = &bus->regions[index];
+    bool own = index == 0;
+    const struct config_bus *config = bus->config->bus;
+    r->bus = bus;
+    r->index = index;
+    r->name = own ? bus->config->region : config->peers[index - 1].region;
+    link_display_url(own ? config->url : config->peers[index - 1].url, r->url, sizeof r->url);
+    r->down_us = clock_mono_us();
+    r->remind_us = r->down_us + REMIND_US;
+    snprintf(r->text, sizeof r->text, "%s%s: not connected (%s)", own ? "own region " : "", r->name, r->url);
+}
+
+static enum err region_start(struct bus *bus, uint32_t index)
+{
+    struct bus_region *r = &bus->regions[index];
+    bool own = index == 0;
+    const struct config_bus *config = bus->config->bus;
+    struct link_options options = {
+        .name = r->name,
+        .url = own ? config->url : config->peers[index - 1].url,
+        .credentials_file = config->credentials_file,
+        .client_name = bus->client_name,
+        .send_asap = own, /* few, large messages that somebody waits for; to peers go many small acknowledgements */
+        .handler = &handler,
+        .ctx = r,
+    };
+    enum err err = link_create(&options, bus->log, &bus->mailbox, &r->link);
+    if (err != OK) {
+        return err;
+    }
+    uint64_t random = random_u64();
+    struct transport *transport = link_transport(r->link);
+    if (own) {
+        publisher_init(&bus->publisher, bus->config, transport, bus->log, bus->metrics, random);
+        bus->publisher.on_no_stream = on_no_stream;
+        bus->publisher.ctx = bus;
+        keeper_init(&bus->keeper, bus->config, transport, bus->log, random);
+        return OK;
+    }
+    struct consumer_context context = {
+        .config = bus->config,
+        .transport = transport,
+        .log = bus->log,
+        .metrics = bus->metrics,
+        .mailbox = &bus->mailbox,
+        .sink = bus->sink,
+        .seed = random,
+    };
+    consumer_init(&r->consumer, &context, index - 1);
+    return OK;
+}
+
+enum err bus_create(const struct config *config, struct log *log, struct metrics *metrics, struct bus_sink sink, struct bus **out)
+{
+    *out = NULL;
+    uint32_t count = 1 + config->bus->peer_count;
+    struct bus *bus = xcalloc(1, sizeof *bus + count * sizeof bus->regions[0]);
+    bus->config = config;
+    bus->log = log;
+    bus->sink = sink;
+    pthread_mutex_init(&bus->status_lock, NULL);
+    snprintf(bus->client_name, sizeof bus->client_name, "outrigger %s", config->region);
+    enum err err = mailbox_init(&bus->mailbox);
+    if (err != OK) {
+        bus_destroy(&bus);
+        return err;
+    }
+    bus->metrics = metrics_shard_create(metrics);
+    for (uint32_t i = 0; i < count && err == OK; i++) {
+        region_init(bus, i);
+        err = region_start(bus, i); /* nothing is called back before the mailbox is drained */
+        bus->region_count += err == OK ? 1 : 0;
+    }
+    if (err == OK) {
+        bus->has_thread = pthread_create(&bus->thread, NULL, bus_main, bus) == 0;
+        err = bus->has_thread ? OK : ERR_NOMEM;
+    }
+    if (err != OK) {
+        bus_stop(bus);
+        bus_destroy(&bus);
+        return err;
+    }
+    *out = bus;
+    return OK;
+}
+
+void bus_stop(struct bus *bus)
+{
+    if (atomic_exchange(&bus->is_stopping, true)) {
+        return;
+    }
+    while (atomic_load(&bus->posting) > 0) { /* a few instructions each */
+        sched_yield();
+    }
+    for (uint32_t i = 0; i < bus->region_count; i++) {
+        link_stop(bus->regions[i].link);
+    }
+    atomic_store(&bus->is_ending, true);
+    mailbox_wake(&bus->mailbox);
+    if (bus->has_thread) {
+        pthread_join(bus->thread, NULL);
+        bus->has_thread = false;
+    }
+    for (uint32_t i = 0; i < bus->region_count; i++) {
+        link_join(bus->regions[i].link);
+    }
+}
+
+void bus_destroy(struct bus **out)
+{
+    struct bus *bus = *out;
+    *out = NULL;
+    if (bus == NULL) {
+        return;
+    }
+    bus_stop(bus);
+    if (bus->mailbox.fd >= 0) {
+        mailbox_drain(&bus->mailbox, bus); /* late events of the links, and deliveries that were done after bus_stop() */
+    }
+    for (uint32_t i = 0; i < bus->region_count; i++) {
+        if (i > 0) {
+            consumer_deinit(&bus->regions[i].consumer);
+        }
+        link_destroy(&bus->regions[i].link);
+    }
+    mailbox_deinit(&bus->mailbox);
+    pthread_mutex_destroy(&bus->status_lock);
+    free(bus);
+}

@@ -1,0 +1,520 @@
+#include "proxy/bus/nats.h"
+
+#include <errno.h>
+#include <inttypes.h>
+#include <nats/nats.h>
+#include <poll.h>
+#include <pthread.h>
+#include <stdatomic.h>
+#include <sys/random.h>
+
+#include "common/clock.h"
+#include "proxy/bus/backoff.h"
+
+#define CONNECT_TIMEOUT_MS 2000
+#define WRITE_DEADLINE_MS 2000 /* a peer that does not read for so long loses the connection */
+#define PING_MS 3000           /* two without an answer: the connection is given up */
+#define PINGS_OUT 2
+#define RECONNECT_MS 250
+#define RECONNECT_JITTER_MS 250
+#define PENDING_MESSAGES_MAX 65536   /* in the library, on their way to us */
+#define RECONNECT_BUFFER (64 << 10)  /* nothing of ours should get into it, see write_message() */
+#define REOPEN_MIN_MS 500            /* after what the library does not try again by itself: refused credentials, a bad URL */
+#define REOPEN_MAX_MS 10000
+#define CALLBACKS_END_MS 10000
+
+struct link {
+    struct transport transport;
+    struct link_options options;
+    struct log *log;
+    struct mailbox *bus; /* of the bus's thread */
+    char inbox[64];
+
+    pthread_t thread;
+    struct mailbox mailbox; /* struct letter, for our thread */
+    _Atomic bool is_stopping;
+    _Atomic size_t out_bytes;
+    _Atomic size_t in_bytes;
+    _Atomic bool is_closed; /* the library has given the connection up */
+    bool was_joined;
+
+    /* Our thread's. */
+    natsConnection *connection;
+    natsSubscription *subscription;
+    struct backoff backoff;
+
+    /* Covers reading the library's idea of the status and posting it, so that the last event posted is what is true. */
+    pthread_mutex_t status_lock;
+
+    pthread_mutex_t end_lock; /* of the callbacks: none runs any more once both are true */
+    pthread_cond_t end_changed;
+    bool has_connection_ended;
+    bool has_subscription_ended;
+    bool is_leaked; /* a callback may still come: the struct must stay */
+};
+
+/* --- events, from any thread to the bus's --- */
+
+enum event_kind { EVENT_UP, EVENT_DOWN, EVENT_MESSAGE };
+
+struct event {
+    struct mail mail;
+    struct link *link;
+    enum event_kind kind;
+    size_t size; /* counted in in_bytes */
+    struct incoming message;
+    char bytes[]; /* what `message` points into; the reason of EVENT_DOWN */
+};
+
+static void deliver_event(struct mail *mail, void *owner)
+{
+    struct event *event = container_of(mail, struct event, mail);
+    struct link *link = event->link;
+    const struct transport_handler *handler = link->options.handler;
+    atomic_fetch_sub_explicit(&link->in_bytes, event->size, memory_order_relaxed);
+    if (!atomic_load_explicit(&link->is_stopping, memory_order_relaxed)) {
+        switch (event->kind) {
+        case EVENT_UP:
+            handler->on_up(link->options.ctx);
+            break;
+        case EVENT_DOWN:
+            handler->on_down(link->options.ctx, event->bytes);
+            break;
+        case EVENT_MESSAGE:
+            handler->on_message(link->options.ctx, &event->message);
+        }
+    }
+    free(event);
+}
+
+static struct event *event_create(struct link *link, enum event_kind kind, size_t bytes)
+{
+    struct event *event = malloc(sizeof *event + bytes);
+    if (event != NULL) {
+        *event = (struct event){.mail = {.deliver = deliver_event}, .link = link, .kind = kind, .size = sizeof *event + bytes};
+    }
+    return event;
+}
+
+static void event_post(struct event *event)
+{
+    if (atomic_load(&event->link->is_stopping)) {
+        free(event);
+        return;
+    }
+    atomic_fetch_add_explicit(&event->link->in_bytes, event->size, memory_order_relaxed);
+    mailbox_post(event->link->bus, &event->mail);
+}
+
+static void post_status(struct link *link, enum event_kind kind, const char *reason)
+{
+    struct event *event = event_create(link, kind, strlen(reason) + 1);
+    if (event == NULL) {
+        abort(); /* small, and nothing works without it */
+    }
+    memcpy(event->bytes, reason, strlen(reason) + 1);
+    event_post(event);
+}
+
+/* Tells what is true now, rather than what the library called us for: its callbacks come late. */
+static void report_status(struct link *link, natsConnection *connection, enum event_kind expected, const char *reason)
+{
+    pthread_mutex_lock(&link->status_lock);
+    bool is_up = natsConnection_Status(connection) == NATS_CONN_STATUS_CONNECTED;
+    if (is_up == (expected == EVENT_UP)) { /* if not, the callback for the other is on its way */
+        post_status(link, expected, reason);
+    }
+    pthread_mutex_unlock(&link->status_lock);
+}
+
+/* --- callbacks, on the library's threads --- */
+
+static void on_connected(natsConnection *connection, void *closure)
+{
+    report_status(closure, connection, EVENT_UP, "");
+}
+
+static void on_disconnected(natsConnection *connection, void *closure)
+{
+    report_status(closure, connection, EVENT_DOWN, "connection lost");
+}
+
+/* The last callback of a connection. Either we closed it, or the library will not try any more. */
+static void on_closed(natsConnection *connection, void *closure)
+{
+    struct link *link = closure;
+    report_status(link, connection, EVENT_DOWN, "given up by the server or the library: are the credentials right?");
+    pthread_mutex_lock(&link->end_lock);
+    link->has_connection_ended = true;
+    atomic_store(&link->is_closed, true);
+    mailbox_wake(&link->mailbox);
+    pthread_cond_signal(&link->end_changed); /* under the lock: after it, the link may be gone */
+    pthread_mutex_unlock(&link->end_lock);
+}
+
+static void on_subscription_ended(void *closure)
+{
+    struct link *link = closure;
+    pthread_mutex_lock(&link->end_lock);
+    link->has_subscription_ended = true;
+    pthread_cond_signal(&link->end_changed);
+    pthread_mutex_unlock(&link->end_lock);
+}
+
+static void on_error(natsConnection *connection, natsSubscription *subscription, natsStatus status, void *closure)
+{
+    struct link *link = closure;
+    if (atomic_load(&link->is_stopping)) {
+        return;
+    }
+    log_warn(link->log, "bus: NATS connection to region %s: %s", link->options.name, natsStatus_GetText(status));
+}
+
+static const char *header(natsMsg *msg, const char *key)
+{
+    const char *value = NULL;
+    return natsMsgHeader_Get(msg, key, &value) == NATS_OK && value != NULL ? value : "";
+}
+
+/* The library reads exactly three digits of a status line, but headers of that name come from anybody. */
+static int parse_status(const char *text)
+{
+    int status = 0;
+    for (size_t i = 0; i < 3 && text[i] >= '0' && text[i] <= '9'; i++) {
+        status = status * 10 + (text[i] - '0');
+    }
+    return status;
+}
+
+static char *copy_to(char **at, const char *data, size_t len)
+{
+    char *to = *at;
+    memcpy(to, data, len);
+    to[len] = '\0';
+    *at += len + 1;
+    return to;
+}
+
+static void on_message(natsConnection *connection, natsSubscription *subscription, natsMsg *msg, void *closure)
+{
+    struct link *link = closure;
+    const char *subject = natsMsg_GetSubject(msg);
+    const char *reply = natsMsg_GetReply(msg) != NULL ? natsMsg_GetReply(msg) : "";
+    const char *status = header(msg, "Status");
+    const char *description = header(msg, "Description");
+    const char *pending = header(msg, "Nats-Pending-Messages");
+    size_t data_len = (size_t)natsMsg_GetDataLength(msg);
+    size_t bytes = strlen(subject) + strlen(reply) + strlen(description) + data_len + 4;
+    struct event *event = NULL;
+    if (atomic_load_explicit(&link->in_bytes, memory_order_relaxed) + bytes <= LINK_IN_MAX) {
+        event = event_create(link, EVENT_MESSAGE, bytes);
+    }
+    if (event == NULL) {
+        log_warn(link->log, "bus: more came from region %s than is worked off; a message was left to be delivered again",
+                 link->options.name);
+        natsMsg_Destroy(msg);
+        return;
+    }
+    char *at = event->bytes;
+    event->message.subject = copy_to(&at, subject, strlen(subject));
+    event->message.reply = copy_to(&at, reply, strlen(reply));
+    event->message.description = copy_to(&at, description, strlen(description));
+    event->message.status = parse_status(status);
+    event->message.has_pending = pending[0] != '\0';
+    event->message.pending_messages = (uint32_t)MIN(strtoul(pending, NULL, 10), (unsigned long)UINT32_MAX);
+    event->message.data = span_of(copy_to(&at, data_len > 0 ? natsMsg_GetData(msg) : "", data_len), data_len);
+    natsMsg_Destroy(msg);
+    event_post(event);
+}
+
+/* --- what leaves: from the bus's thread to the link's --- */
+
+struct letter {
+    struct mail mail;
+    size_t size; /* counted in out_bytes */
+    const char *subject;
+    const char *reply;  /* or NULL */
+    const char *msg_id; /* or NULL */
+    struct span data;
+    char bytes[];
+};
+
+/* Only on a connection that is up: the library would keep it for the next one, but by then the sender has given it up or sent it again. */
+static natsStatus write_message(struct link *link, const struct letter *letter)
+{
+    if (link->connection == NULL || natsConnection_Status(link->connection) != NATS_CONN_STATUS_CONNECTED) {
+        return NATS_OK;
+    }
+    natsMsg *msg = NULL;
+    natsStatus s = natsMsg_Create(&msg, letter->subject, letter->reply, letter->data.data, (int)letter->data.len);
+    if (s == NATS_OK && letter->msg_id != NULL) {
+        s = natsMsgHeader_Set(msg, "Nats-Msg-Id", letter->msg_id);
+    }
+    if (s == NATS_OK) {
+        s = natsConnection_PublishMsg(link->connection, msg);
+    }
+    natsMsg_Destroy(msg);
+    return s;
+}
+
+static void deliver_letter(struct mail *mail, void *owner)
+{
+    struct letter *letter = container_of(mail, struct letter, mail);
+    struct link *link = owner;
+    if (!atomic_load(&link->is_stopping)) {
+        natsStatus s = write_message(link, letter);
+        if (s != NATS_OK) { /* whoever sent it finds out by the missing answer */
+            log_warn(link->log, "bus: writing to the NATS of region %s: %s", link->options.name, natsStatus_GetText(s));
+        }
+    }
+    atomic_fetch_sub_explicit(&link->out_bytes, letter->size, memory_order_relaxed);
+    free(letter);
+}
+
+static enum err link_send(struct transport *transport, const struct outgoing *message)
+{
+    struct link *link = container_of(transport, struct link, transport);
+    if (atomic_load_explicit(&link->is_stopping, memory_order_relaxed)) {
+        return ERR_UNAVAILABLE;
+    }
+    size_t bytes = strlen(message->subject) + message->data.len + 4;
+    bytes += message->reply != NULL ? strlen(message->reply) : 0;
+    bytes += message->msg_id != NULL ? strlen(message->msg_id) : 0;
+    size_t size = sizeof(struct letter) + bytes;
+    if (atomic_load_explicit(&link->out_bytes, memory_order_relaxed) + size > LINK_OUT_MAX) {
+        return ERR_OVERLOAD;
+    }
+    struct letter *letter = malloc(size);
+    if (letter == NULL) {
+        return ERR_NOMEM;
+    }
+    *letter = (struct letter){.mail = {.deliver = deliver_letter}, .size = size};
+    char *at = letter->bytes;
+    letter->subject = copy_to(&at, message->subject, strlen(message->subject));
+    letter->reply = message->reply != NULL ? copy_to(&at, message->reply, strlen(message->reply)) : NULL;
+    letter->msg_id = message->msg_id != NULL ? copy_to(&at, message->msg_id, strlen(message->msg_id)) : NULL;
+    letter->data = span_of(copy_to(&at, message->data.data, message->data.len), message->data.len);
+    atomic_fetch_add_explicit(&link->out_bytes, size, memory_order_relaxed);
+    mailbox_post(&link->mailbox, &letter->mail);
+    return OK;
+}
+
+static const struct transport_ops link_ops = {.send = link_send};
+
+/* --- the link's thread --- */
+
+static natsStatus set_options(struct link *link, natsOptions *o)
+{
+    const struct link_options *options = &link->options;
+    natsStatus s = natsOptions_SetURL(o, options->url);
+#define SET(call) s = s == NATS_OK ? (call) : s
+    SET(natsOptions_SetName(o, options->client_name));
+    SET(natsOptions_SetTimeout(o, CONNECT_TIMEOUT_MS));
+    SET(natsOptions_SetWriteDeadline(o, WRITE_DEADLINE_MS));
+    SET(natsOptions_SetPingInterval(o, PING_MS));
+    SET(natsOptions_SetMaxPingsOut(o, PINGS_OUT));
+    SET(natsOptions_SetMaxReconnect(o, -1));
+    SET(natsOptions_SetReconnectWait(o, RECONNECT_MS));
+    SET(natsOptions_SetReconnectJitter(o, RECONNECT_JITTER_MS, RECONNECT_JITTER_MS));
+    SET(natsOptions_SetReconnectBufSize(o, RECONNECT_BUFFER));
+    SET(natsOptions_SetMaxPendingMsgs(o, PENDING_MESSAGES_MAX));
+    SET(natsOptions_SetRetryOnFailedConnect(o, true, on_connected, link));
+    SET(natsOptions_SetReconnectedCB(o, on_connected, link));
+    SET(natsOptions_SetDisconnectedCB(o, on_disconnected, link));
+    SET(natsOptions_SetClosedCB(o, on_closed, link));
+    SET(natsOptions_SetErrorHandler(o, on_error, link));
+    SET(natsOptions_UseGlobalMessageDelivery(o, true)); /* one delivery thread for all links: it only copies */
+    SET(natsOptions_SetSendAsap(o, options->send_asap));
+    if (strncmp(options->url, "tls://", 6) == 0) {
+        SET(natsOptions_SetSecure(o, true));
+    }
+    if (options->credentials_file != NULL) {
+        SET(natsOptions_SetUserCredentialsFromFiles(o, options->credentials_file, NULL));
+    }
+#undef SET
+    return s;
+}
+
+static natsStatus link_open(struct link *link)
+{
+    char subject[sizeof link->inbox + 2];
+    natsOptions *options = NULL;
+    natsStatus s = natsOptions_Create(&options);
+    if (s == NATS_OK) {
+        s = set_options(link, options);
+    }
+    atomic_store(&link->is_closed, false);
+    link->has_connection_ended = false; /* no callback can run yet */
+    link->has_subscription_ended = true;
+    if (s == NATS_OK) {
+        s = natsConnection_Connect(&link->connection, options);
+    }
+    natsOptions_Destroy(options);
+    if (s != NATS_OK && s != NATS_NOT_YET_CONNECTED) {
+        link->connection = NULL;
+        return s;
+    }
+    enum event_kind kind = s == NATS_OK ? EVENT_UP : EVENT_DOWN;
+    snprintf(subject, sizeof subject, "%s.>", link->inbox);
+    s = natsConnection_Subscribe(&link->subscription, link->connection, subject, on_message, link);
+    if (s != NATS_OK) {
+        return s;
+    }
+    link->has_subscription_ended = natsSubscription_SetOnCompleteCB(link->subscription, on_subscription_ended, link) != NATS_OK;
+    report_status(link, link->connection, kind, "can not connect");
+    return NATS_OK;
+}
+
+static bool have_callbacks_ended(const struct link *link)
+{
+    return link->has_connection_ended && link->has_subscription_ended;
+}
+
+/* Returns once no callback can run any more: they use the link. */
+static void link_close(struct link *link)
+{
+    if (link->connection == NULL) {
+        return;
+    }
+    if (link->subscription != NULL) {
+        natsSubscription_Destroy(link->subscription);
+        link->subscription = NULL;
+    }
+    natsConnection_Destroy(link->connection);
+    link->connection = NULL;
+    struct timespec deadline;
+    clock_gettime(CLOCK_MONOTONIC, &deadline);
+    deadline.tv_sec += CALLBACKS_END_MS / 1000;
+    pthread_mutex_lock(&link->end_lock);
+    while (!have_callbacks_ended(link) &&
+           pthread_cond_timedwait(&link->end_changed, &link->end_lock, &deadline) != ETIMEDOUT) {
+    }
+    link->is_leaked = link->is_leaked || !have_callbacks_ended(link);
+    pthread_mutex_unlock(&link->end_lock);
+}
+
+static void wait_for_mail(struct link *link, int timeout_ms)
+{
+    struct pollfd poll_fd = {.fd = link->mailbox.fd, .events = POLLIN};
+    if (poll(&poll_fd, 1, timeout_ms) > 0) {
+        mailbox_drain(&link->mailbox, link);
+    }
+}
+
+/* Closed by the library, or never opened: throws away what is sent until it is time to try again. */
+static void pause_before_reopening(struct link *link)
+{
+    uint64_t until_us = clock_mono_us() + backoff_next_us(&link->backoff);
+    for (uint64_t now_us = clock_mono_us(); now_us < until_us && !atomic_load(&link->is_stopping); now_us = clock_mono_us()) {
+        wait_for_mail(link, (int)((until_us - now_us) / 1000) + 1);
+    }
+}
+
+static void *link_main(void *arg)
+{
+    struct link *link = arg;
+    while (!atomic_load(&link->is_stopping) && !link->is_leaked) {
+        natsStatus s = link_open(link);
+        if (s != NATS_OK) {
+            pthread_mutex_lock(&link->status_lock);
+            post_status(link, EVENT_DOWN, natsStatus_GetText(s));
+            pthread_mutex_unlock(&link->status_lock);
+        }
+        uint64_t opened_us = clock_mono_us();
+        while (s == NATS_OK && !atomic_load(&link->is_stopping) && !atomic_load(&link->is_closed)) {
+            wait_for_mail(link, -1);
+        }
+        link_close(link);
+        if (clock_mono_us() - opened_us > 1000ULL * REOPEN_MAX_MS) {
+            backoff_reset(&link->backoff);
+        }
+        pause_before_reopening(link);
+    }
+    if (link->is_leaked && !atomic_load(&link->is_stopping)) {
+        log_error(link->log, "bus: the NATS library does not let go of the connection to region %s; it stays down until the sidecar is restarted",
+                  link->options.name);
+        while (!atomic_load(&link->is_stopping)) {
+            wait_for_mail(link, -1);
+        }
+    }
+    nats_ReleaseThreadMemory();
+    return NULL;
+}
+
+/* --- the bus's thread --- */
+
+enum err link_create(const struct link_options *options, struct log *log, struct mailbox *mailbox, struct link **out)
+{
+    uint64_t random[2];
+    *out = NULL;
+    if (getrandom(random, sizeof random, 0) != (ssize_t)sizeof random) {
+        return ERR_IO;
+    }
+    struct link *link = xcalloc(1, sizeof *link);
+    link->transport = (struct transport){.ops = &link_ops, .inbox = link->inbox};
+    link->options = *options;
+    link->log = log;
+    link->bus = mailbox;
+    snprintf(link->inbox, sizeof link->inbox, "_INBOX.outrigger-%016" PRIx64 "%08" PRIx32, random[0], (uint32_t)random[1]);
+    backoff_init(&link->backoff, REOPEN_MIN_MS, REOPEN_MAX_MS, random[1]);
+    pthread_condattr_t monotonic;
+    pthread_condattr_init(&monotonic);
+    pthread_condattr_setclock(&monotonic, CLOCK_MONOTONIC);
+    pthread_cond_init(&link->end_changed, &monotonic);
+    pthread_condattr_destroy(&monotonic);
+    pthread_mutex_init(&link->status_lock, NULL);
+    pthread_mutex_init(&link->end_lock, NULL);
+    enum err err = mailbox_init(&link->mailbox);
+    if (err == OK && pthread_create(&link->thread, NULL, link_main, link) != 0) {
+        err = ERR_NOMEM;
+    }
+    if (err != OK) {
+        link->was_joined = true;
+        link_destroy(&link);
+        return err;
+    }
+    *out = link;
+    return OK;
+}
+
+struct transport *link_transport(struct link *link)
+{
+    return &link->transport;
+}
+
+void link_stop(struct link *link)
+{
+    atomic_store(&link->is_stopping, true);
+    mailbox_wake(&link->mailbox);
+}
+
+void link_join(struct link *link)
+{
+    if (!link->was_joined) {
+        pthread_join(link->thread, NULL);
+        link->was_joined = true;
+        mailbox_drain(&link->mailbox, link);
+    }
+}
+
+void link_destroy(struct link **out)
+{
+    struct link *link = *out;
+    *out = NULL;
+    if (link == NULL || link->is_leaked) {
+        return;
+    }
+    mailbox_deinit(&link->mailbox);
+    pthread_cond_destroy(&link->end_changed);
+    pthread_mutex_destroy(&link->status_lock);
+    pthread_mutex_destroy(&link->end_lock);
+    free(link);
+}
+
+void link_display_url(const char *url, char *out, size_t size)
+{
+    const char *scheme_end = strstr(url, "://");
+    const char *host = scheme_end != NULL ? scheme_end + 3 : url;
+    const char *at = strrchr(host, '@');
+    snprintf(out, size, "%.*s%s", (int)(host - url), url, at != NULL ? at + 1 : host);
+}

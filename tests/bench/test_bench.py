@@ -1,0 +1,341 @@
+"""The benchmark's own parts: a generator that overlooks a wrong answer, or a node that answers unlike memcached, would make every
+figure worthless."""
+
+import contextlib
+import json
+import socket
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+HERE = Path(__file__).resolve().parent
+ROOT = HERE.parents[1]
+sys.path[:0] = [str(HERE), str(ROOT / "deploy")]
+
+from harness import figures, measure, report, targets, workloads  # noqa: E402
+from harness.servers import Target  # noqa: E402
+from local import ports  # noqa: E402
+
+VALUE = bytes(ord("a") + i % 26 for i in range(1024))
+KEY = b"bench:" + b"k" * 50 + b"00000007"
+PROGRAMS = {
+    "load": "address bytes classic client cpu driver histogram idle load load_options protocol requests",
+    "fastnode": "address answer answer_classic answer_meta bytes fastnode",
+    "test_histogram": "histogram test_histogram",
+}
+
+
+@pytest.fixture(scope="session")
+def tools(tmp_path_factory):
+    """Both programs, with sanitizers."""
+    directory = tmp_path_factory.mktemp("tools")
+    builds = [subprocess.Popen(["cc", "-std=gnu17", "-D_GNU_SOURCE", "-O1", "-g", "-Wall", "-Wextra", "-Werror",
+                                "-fsanitize=address,undefined", "-fno-sanitize-recover=all", f"-I{ROOT}",
+                                *(str(HERE / f"{name}.c") for name in sources.split()), "-lm", "-o", str(directory / program)])
+              for program, sources in PROGRAMS.items()]
+    assert [build.wait() for build in builds] == [0] * len(builds)
+    return directory
+
+
+@pytest.fixture
+def node(tools):
+    """The scripted node's port."""
+    port = ports.pick()
+    with subprocess.Popen([tools / "fastnode", f"127.0.0.1:{port}"], stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout.readline() == "ready\n"
+        yield port
+        assert process.poll() is None, "the node died"
+        process.terminate()
+
+
+def load(tools, port, *options, address=None):
+    """Exit status, what it printed, what it complained of."""
+    done = subprocess.run([tools / "load", address or f"127.0.0.1:{port}", "--duration", "0.3", "--warm-up", "0.1", *map(str, options)],
+                          capture_output=True, text=True, timeout=60, check=False)
+    return done.returncode, json.loads(done.stdout) if done.stdout else None, done.stderr
+
+
+@contextlib.contextmanager
+def scripted_server(answer):
+    """A server that sends answer(received bytes) for each piece received, until that is None. Yields its port."""
+    listener = socket.create_server(("127.0.0.1", ports.pick()))
+
+    def serve(connection):
+        with connection, contextlib.suppress(OSError):
+            while piece := connection.recv(65536):
+                reply = answer(piece)
+                if reply is None:
+                    return
+                connection.sendall(reply)
+
+    def accept():
+        while True:
+            try:
+                connection, _ = listener.accept()
+            except OSError:
+                return
+            threading.Thread(target=serve, args=(connection,), daemon=True).start()
+
+    threading.Thread(target=accept, daemon=True).start()
+    try:
+        yield listener.getsockname()[1]
+    finally:
+        listener.close()
+
+
+def hit(request, value=VALUE, key=None, flags=b"0"):
+    keys = request.split()[1:] if key is None else [key]
+    return b"".join(b"VALUE %s %s %d\r\n%s\r\n" % (k, flags, len(value), value) for k in keys) + b"END\r\n"
+
+
+# ---- histogram
+
+def test_histogram(tools):
+    assert subprocess.run([tools / "test_histogram"], check=False).returncode == 0
+
+
+# ---- the generator
+
+@pytest.mark.parametrize("options", [
+    (), ("--connections", 5, "--pipeline", 16), ("--connections", 3, "--multi-get", 100, "--pipeline", 2),
+    ("--connections", 4, "--pipeline", 3, "--set-ratio", 0.5), ("--value-size", 0), ("--key-size", 250, "--check-all"),
+    ("--rate", 2000, "--connections", 4), ("--rate", 2000, "--schedule", "uniform"), ("--preload", "--keys", 500)])
+def test_load_counts_what_it_asked_for(tools, options):
+    size = options[options.index("--value-size") + 1] if "--value-size" in options else 1024
+    port = ports.pick()
+    with subprocess.Popen([tools / "fastnode", "--value-size", str(size), f"127.0.0.1:{port}"], stdout=subprocess.PIPE) as process:
+        process.stdout.readline()
+        status, result, complaint = load(tools, port, *options)
+        process.terminate()
+    assert (status, complaint) == (0, "")
+    assert result["requests"] > 100
+    assert result["hits"] + result["stored"] == result["keys"]
+    assert result["misses"] == result["errors"] == result["unfinished"] == 0
+    late = result["latency_us"]
+    assert 0 < late["p50"] <= late["p99"] <= late["p99.9"] <= late["max"]
+
+
+def test_load_over_a_unix_socket(tools, tmp_path):
+    address = f"unix:{tmp_path}/s"
+    with subprocess.Popen([tools / "fastnode", address], stdout=subprocess.PIPE) as process:
+        process.stdout.readline()
+        assert load(tools, 0, "--pipeline", 4, address=address)[0] == 0
+        process.terminate()
+
+
+def test_multi_get_in_another_order_is_right(tools):
+    def reversed_hit(request):
+        return hit(b"get " + b" ".join(reversed(request.split()[1:])))
+    with scripted_server(reversed_hit) as port:
+        assert load(tools, port, "--multi-get", 10)[0] == 0
+
+
+@pytest.mark.parametrize("answer, status, complaint", [
+    (lambda r: b"END\r\n", 1, "misses"),
+    (lambda r: b"SERVER_ERROR out of order\r\n", 1, "SERVER_ERROR out of order"),
+    (lambda r: b"ERROR\r\n", 1, "ERROR"),
+    (lambda r: hit(r, key=KEY[:-8] + b"99999999"), 2, "values of other keys"),
+    (lambda r: hit(r, value=VALUE[:-1]), 2, "no reply to what was asked"),
+    (lambda r: hit(r, value=VALUE[:-1] + b"Z"), 2, "no reply to what was asked"),
+    (lambda r: hit(r, value=b"Z" + VALUE[1:]), 2, "no reply to what was asked"),
+    (lambda r: hit(r, flags=b"7"), 2, "no reply to what was asked"),
+    (lambda r: hit(r) + b"END\r\n", 2, "no reply to what was asked"),
+    (lambda r: b"HD\r\n", 2, "no reply to what was asked"),
+    (lambda r: None, 2, "closed the connection"),
+])
+def test_load_refuses_a_wrong_answer(tools, answer, status, complaint):
+    with scripted_server(answer) as port:
+        found, _, stderr = load(tools, port)
+    assert found == status
+    assert complaint in stderr
+
+
+def test_check_all_compares_the_middle(tools):
+    wrong = VALUE[:500] + b"Z" + VALUE[501:]
+    with scripted_server(lambda r: hit(r, value=wrong)) as port:
+        assert load(tools, port)[0] == 0
+        assert load(tools, port, "--check-all")[0] == 2
+
+
+def test_replies_in_small_pieces(tools):
+    def serve(listener):
+        connection, _ = listener.accept()
+        with connection, contextlib.suppress(OSError):
+            connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            while request := connection.recv(65536):
+                reply = hit(request)
+                for i in range(0, len(reply), 311):
+                    connection.sendall(reply[i:i + 311])
+                    time.sleep(0.0005)
+
+    with socket.create_server(("127.0.0.1", ports.pick())) as listener:
+        threading.Thread(target=serve, args=(listener,), daemon=True).start()
+        status, result, _ = load(tools, listener.getsockname()[1], "--multi-get", 3)
+    assert status == 0 and result["requests"] > 3
+
+
+def test_open_loop_charges_a_stall_for_all_that_it_held_up(tools):
+    """The server stops for 0.6 s of 1 s: more than half of the requests were due in that time, though few were sent."""
+    begin = time.monotonic()
+
+    def stalling(request):
+        if 0.2 < time.monotonic() - begin < 0.8:
+            time.sleep(0.8 - (time.monotonic() - begin))
+        return b"".join(hit(line) for line in request.split(b"\r\n") if line)
+
+    with scripted_server(stalling) as port:
+        status, result, _ = load(tools, port, "--rate", 500, "--schedule", "uniform", "--duration", 1, "--warm-up", 0)
+    assert status == 0
+    assert result["requests"] == pytest.approx(500, abs=5)
+    assert result["latency_us"]["p50"] > 50_000
+    assert result["latency_us"]["p99"] > 500_000
+
+
+def test_idle_connections(tools, node):
+    for option in ("--idle", "--idle-used"):
+        with subprocess.Popen([tools / "load", f"127.0.0.1:{node}", option, "200"], stdin=subprocess.PIPE,
+                              stdout=subprocess.PIPE, text=True) as process:
+            assert process.stdout.readline() == "ready\n"
+            assert len(list(Path(f"/proc/{process.pid}/fd").iterdir())) >= 200
+            process.stdin.close()
+            assert process.wait(10) == 0
+
+
+def test_watched_cpu_time(tools, node):
+    with subprocess.Popen([sys.executable, "-c", "while True: pass"]) as busy:
+        started = time.monotonic()
+        _, result, _ = load(tools, node, "--watch-pid", busy.pid, "--rate", 100)
+        busy.kill()
+    watched = result["watched_cpu"]
+    assert 0 < watched["total_s"] <= time.monotonic() - started
+    assert watched["user_s"] + watched["system_s"] == pytest.approx(watched["total_s"], abs=0.001)
+
+
+# ---- the scripted node
+
+def ask(port, requests, piece=None):
+    with socket.create_connection(("127.0.0.1", port), 10) as s:
+        s.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        requests += b"mn\r\n"
+        for i in range(0, len(requests), piece or len(requests)):
+            s.sendall(requests[i:i + (piece or len(requests))])
+        answer = b""
+        while not answer.endswith(b"MN\r\n"):
+            more = s.recv(1 << 20)
+            assert more, f"closed after {answer!r}"
+            answer += more
+        return answer[:-4]
+
+
+#: As memcached 1.6.38 answers, for a key that is there; it was asked the same.
+DIALOGUE = [
+    (b"mg %k v\r\n", b"VA 1024\r\n%v\r\n"),
+    (b"mg %k\r\n", b"HD\r\n"),
+    (b"mg %k k s\r\n", b"HD k%k s1024\r\n"),
+    (b"mg %k v f c t k s Oabc q\r\n", b"VA 1024 f0 c1000 t-1 k%k s1024 Oabc\r\n%v\r\n"),
+    (b"mg %k v k s t c f\r\n", b"VA 1024 k%k s1024 t-1 c1000 f0\r\n%v\r\n"),
+    (b"mg %k v f c N30 E2000 t\r\n", b"VA 1024 f0 c1000 t-1\r\n%v\r\n"),
+    (b"mg %k Ovalue\r\n", b"HD Ovalue\r\n"),
+    (b"mg YmFy b k v\r\n", b"VA 1024 kYmFy b\r\n%v\r\n"),
+    (b"ms %k 1024 E555 c Ofoo k\r\n%v\r\n", b"HD c555 Ofoo k%k\r\n"),
+    (b"ms %k 1024 q\r\n%v\r\n", b""),
+    (b"ms %k 1024 s c E1000 Oa\r\n%v\r\n", b"HD s1024 c1000 Oa\r\n"),
+    (b"md %k Oa k\r\n", b"HD Oa k%k\r\n"),
+    (b"md %k q Oa\r\n", b""),
+    (b"ma numb N0 J1 v c E9\r\n", b"VA 1 c9\r\n1\r\n"),
+    (b"mx\r\n", b"ERROR\r\n"),
+    (b"get %k\r\n", b"VALUE %k 0 1024\r\n%v\r\nEND\r\n"),
+    (b"get %k %k\r\n", b"VALUE %k 0 1024\r\n%v\r\nVALUE %k 0 1024\r\n%v\r\nEND\r\n"),
+    (b"gets %k\r\n", b"VALUE %k 0 1024 1000\r\n%v\r\nEND\r\n"),
+    (b"gat 0 %k\r\n", b"VALUE %k 0 1024\r\n%v\r\nEND\r\n"),
+    (b"set %k 0 0 1024\r\n%v\r\n", b"STORED\r\n"),
+    (b"set %k 0 0 1024 noreply\r\n%v\r\n", b""),
+    (b"delete %k\r\n", b"DELETED\r\n"),
+    (b"touch %k 0\r\n", b"TOUCHED\r\n"),
+    (b"version\r\n", b"VERSION 1.6.38\r\n"),
+    (b"bogus\r\n", b"ERROR\r\n"),
+]
+
+
+def filled(text):
+    return text.replace(b"%k", KEY).replace(b"%v", VALUE)
+
+
+@pytest.mark.parametrize("request_, answer", DIALOGUE)
+def test_node_answers_as_memcached(node, request_, answer):
+    assert ask(node, filled(request_)) == filled(answer)
+
+
+@pytest.mark.parametrize("piece", [None, 1, 7, 1000])
+def test_node_answers_in_order_however_requests_are_cut(node, piece):
+    requests = filled(b"".join(r for r, _ in DIALOGUE))
+    assert ask(node, requests, piece) == filled(b"".join(a for _, a in DIALOGUE))
+
+
+def test_node_waits_for_a_slow_reader(node):
+    count = 20000
+    one = filled(b"VALUE %k 0 1024\r\n%v\r\nEND\r\n")
+    with socket.create_connection(("127.0.0.1", node), 20) as s:
+        sender = threading.Thread(target=s.sendall, args=(filled(b"get %k\r\n") * count,), daemon=True)
+        sender.start()
+        time.sleep(0.3)
+        left = count * len(one)
+        received = b""
+        while left > 0:
+            more = s.recv(1 << 20)
+            assert more
+            left -= len(more)
+            received = (received + more)[-len(one):]
+        assert left == 0 and received == one
+        assert ask(node, b"version\r\n") == b"VERSION 1.6.38\r\n"
+
+
+# ---- the comparison
+
+def run_of(rps, cpu_us, p50=100.0):
+    cpu = {"total_s": cpu_us * rps / 1e6, "user_s": cpu_us * rps / 4e6, "system_s": cpu_us * rps * 3 / 4e6}
+    return {"requests": rps, "seconds": 1.0, "rps": rps, "keys_per_s": rps, "watched_cpu": cpu, "load_cpu": cpu, "nodes_cpu_s": 0.1,
+            "others_cpu_s": 0.0, "stolen_s": 0.0, "latency_us": {"p50": p50, "p99": 2 * p50, "p99.9": 3 * p50, "max": 4 * p50}}
+
+
+def test_ratios_are_formed_within_a_round():
+    ours = [run_of(200, 1), run_of(20, 1), run_of(2000, 1)]
+    theirs = [run_of(100, 1), run_of(10, 1), run_of(500, 1)]
+    assert figures.ratio(ours, theirs, figures.rps) == figures.Spread(2.0, 2.0, 4.0)
+
+
+def test_order_alternates():
+    three = [Target(name, "", 0) for name in "abc"]
+    orders = ["".join(t.name for t in measure._order(three, i)) for i in range(6)]
+    assert len(set(orders)) == 6
+    assert all("".join(sorted(order)) == "abc" for order in orders)
+
+
+def results(cpu_ratio, rps_ratio, added):
+    closed = {"direct": [run_of(1000, 1, 10)] * 3, "twemproxy": [run_of(100, 10, 50)] * 3,
+              "outrigger": [run_of(100 * rps_ratio, 10 * cpu_ratio, 10 + added)] * 3}
+    through = {"aside": closed["twemproxy"], "through": [run_of(95, 10.5)] * 3}
+    return {w.name: {"name": w.name, "node": w.node, "rate": 50, "closed": closed if w.peers == workloads.PEERS else through,
+                     "open": closed if w.peers == workloads.PEERS else through} for w in workloads.WORKLOADS}
+
+
+def test_targets():
+    assert all(v.reached for v in targets.verdicts(results(0.3, 3, 40)))
+    missed = [v.what for v in targets.verdicts(results(0.9, 1, 41)) if not v.reached]
+    assert len(missed) == 6
+    assert all(v.reached is None for v in targets.verdicts({}))
+
+
+def test_report_says_what_was_reached():
+    memory = {"connections": 100, "peers": {"twemproxy": {k: {"before_kib": 1024, "after_kib": 2048, "kib_per_1000": 512}
+                                                          for k in ("fresh", "used")}}}
+    data = {"machine": {"processor": "some"}, "cpus": {"proxy": 0, "load": 1, "nodes": 1}, "workloads": results(0.3, 3, 41),
+            "memory": memory}
+    text = report.write(data, measure.Plan(5, 3, 3.0, 0.5, 100))
+    assert "| throughput, 50 connections, pipelines of 16 | ≥ 2.50 × | 3.00 × | yes |" in text
+    assert "| median latency added at one connection | ≤ twemproxy's 40.0 µs | 41.00 µs | **no** |" in text
+    assert "| twemproxy | 1.0 MiB | 0.50 MiB | 0.50 MiB |" in text
