@@ -1,5 +1,6 @@
 #include "common/buffer.h"
 
+#define CHAIN_FIRST_CHUNK 2048
 #define FREE_BYTES_MAX (16U << 20) /* beyond this, chunks go back to malloc */
 
 void chunk_pool_init(struct chunk_pool *pool, size_t limit_bytes)
@@ -146,9 +147,10 @@ static enum err push_segment(struct chain *chain, struct chunk *chunk, char *dat
 
 char *chain_reserve_slow(struct chain *chain, size_t len)
 {
-    /* The first bytes of an otherwise empty chain are often all there is: a small answer need not take a large chunk. */
-    size_t size = chain->bytes == 0 && len <= 512 ? 2048 : MAX((size_t)CHAIN_CHUNK, len + sizeof(struct chunk));
-    struct chunk *c = chunk_get(chain->pool, size - sizeof(struct chunk));
+    /* The first bytes of an otherwise empty chain are often all there is; hundreds of one-reply chains in a turn should stay in the
+     * processor's cache. */
+    size_t size = chain->bytes == 0 ? CHAIN_FIRST_CHUNK : CHAIN_CHUNK;
+    struct chunk *c = chunk_get(chain->pool, MAX(size - sizeof(struct chunk), len));
     if (c == NULL) {
         return NULL;
     }

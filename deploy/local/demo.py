@@ -141,7 +141,7 @@ def wait_for_the_end(cluster: Cluster, console: Console) -> None:
 
 
 def present(cluster: Cluster, once: bool, console: Console) -> None:
-    """Starts, walks and, unless `once`, stays up until signals.Ended. Fails with ProcessError if it could not start."""
+    """Starts, walks and, unless `once`, stays up until a signal ends us. Fails with ProcessError if it could not start."""
     start(cluster, console)
     walk = Walk(cluster, console)
     try:
@@ -153,7 +153,10 @@ def present(cluster: Cluster, once: bool, console: Console) -> None:
     if not once:
         show_endpoints(cluster, console)
         console.line("\nUp until Ctrl-C.")
-        wait_for_the_end(cluster, console)
+        try:
+            wait_for_the_end(cluster, console)
+        except signals.Ended:
+            console.line("\nEnding.")
 
 
 def run(once: bool, console: Console) -> int:
@@ -163,10 +166,6 @@ def run(once: bool, console: Console) -> int:
                           schema=catalogue.SCHEMA, config={"namespaces": NAMESPACES})
         try:
             present(cluster, once, console)
-        except signals.Ended:
-            if once:
-                raise
-            console.line("\nEnding.")
         except ProcessError as e:
             console.bad("could not be started", str(e))
         finally:

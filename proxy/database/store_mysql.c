@@ -16,8 +16,18 @@
  * connect_socket(). */
 #ifdef LIBMARIADB
 typedef my_bool db_bool;
+
+static int socket_of(MYSQL *mysql)
+{
+    return (int)mysql_get_socket(mysql);
+}
 #else
 typedef bool db_bool;
+
+static int socket_of(MYSQL *mysql)
+{
+    return (int)mysql->net.fd;
+}
 #endif
 
 /* Error numbers of servers and client libraries; not every vendor's headers have them all. */
@@ -25,6 +35,7 @@ enum mysql_errno {
     ER_SHUTTING_DOWN = 1053,
     ER_ABORTING = 1152,
     ER_STATEMENT_UNKNOWN = 1243,
+    ER_COLLATION_MIX = 1267, /* the key has characters that the key column's character set has not */
     ER_WRONG_TEXT = 1292, /* the key can not be a value of the key column's type */
     ER_WRONG_LITERAL = 1525,
     ER_REPREPARE = 1615,
@@ -35,7 +46,7 @@ enum mysql_errno {
     CR_LAST = 2999,
     ER_TIMEOUT_MYSQL = 3024,
     ER_KILLED_MYSQL = 3169,
-    ER_NOT_CONVERTIBLE = 3988, /* the key has characters that the key column's character set has not */
+    ER_NOT_CONVERTIBLE = 3988, /* MySQL's ER_COLLATION_MIX */
     ER_IDLE_MYSQL = 4031,
     CR_FIRST_MARIADB = 5000,
     CR_LAST_MARIADB = 5999,
@@ -57,6 +68,7 @@ struct cell {
 
 /* A prepared SELECT of one source. */
 struct statement {
+    MYSQL *mysql; /* the connection's */
     MYSQL_STMT *stmt;
     const struct source *source;
     uint32_t column_count;
@@ -92,6 +104,7 @@ static bool is_client_error(unsigned code)
 static enum err classify(unsigned code)
 {
     switch (code) {
+    case ER_COLLATION_MIX:
     case ER_WRONG_TEXT:
     case ER_WRONG_LITERAL:
     case ER_NOT_CONVERTIBLE:
@@ -121,10 +134,16 @@ static enum err fail(const struct source *source, enum err err, char *error, siz
     return err;
 }
 
-static enum err fail_statement(const struct source *source, MYSQL_STMT *stmt, char *error, size_t size)
+/* What went wrong with a statement. Connector/C does not copy an error that arrives among the rows to the statement. */
+static enum err fail_statement(const struct statement *s, char *error, size_t size)
 {
-    unsigned code = mysql_stmt_errno(stmt);
-    return fail(source, classify(code), error, size, mysql_stmt_error(stmt), code);
+    unsigned code = mysql_stmt_errno(s->stmt);
+    const char *text = mysql_stmt_error(s->stmt);
+    if (code == 0) {
+        code = mysql_errno(s->mysql);
+        text = mysql_error(s->mysql);
+    }
+    return fail(s->source, code == 0 ? ERR_CLOSED : classify(code), error, size, text, code);
 }
 
 /* --- connecting --- */
@@ -217,7 +236,7 @@ static void set_options(struct store_connection *c)
 static int wait_for_socket(struct store_connection *c, int wanted, uint64_t deadline_us)
 {
     uint64_t now = clock_mono_us();
-    int fd = (int)mysql_get_socket(c->mysql);
+    int fd = socket_of(c->mysql);
     int got = MYSQL_WAIT_TIMEOUT;
     if (publish(c, fd) && fd >= 0 && now < deadline_us) {
         struct pollfd p = {.fd = fd};
@@ -272,7 +291,7 @@ static enum err connection_connect(struct store_connection *c, char *error, size
         snprintf(error, size, "%s: %s (%u)", c->options.config->primary.text, mysql_error(c->mysql), mysql_errno(c->mysql));
         return ERR_UNAVAILABLE;
     }
-    int fd = fcntl((int)mysql_get_socket(c->mysql), F_DUPFD_CLOEXEC, 0);
+    int fd = fcntl(socket_of(c->mysql), F_DUPFD_CLOEXEC, 0);
     if (fd < 0) {
         snprintf(error, size, "%s: %s", c->options.config->primary.text, strerror(errno));
         return ERR_IO;
@@ -356,15 +375,15 @@ static bool is_binary(const MYSQL_FIELD *field)
     return is_string(field) && field->charsetnr == 63;
 }
 
-static enum err prepare_sql(struct store_connection *c, struct statement *s, char *error, size_t size)
+static enum err prepare_sql(struct statement *s, char *error, size_t size)
 {
     char *sql = source_sql(s->source, s->is_guarded);
-    s->stmt = sql != NULL ? mysql_stmt_init(c->mysql) : NULL;
+    s->stmt = sql != NULL ? mysql_stmt_init(s->mysql) : NULL;
     enum err err = OK;
     if (s->stmt == NULL) {
         err = fail(s->source, ERR_NOMEM, error, size, err_text(ERR_NOMEM), 0);
     } else if (mysql_stmt_prepare(s->stmt, sql, (unsigned long)strlen(sql)) != 0) {
-        err = fail_statement(s->source, s->stmt, error, size);
+        err = fail_statement(s, error, size);
         err = err == OK ? ERR_DATABASE : err; /* there is no key yet that could be at fault */
     }
     free(sql);
@@ -419,17 +438,17 @@ static void bind_columns(struct statement *s)
     };
 }
 
-static enum err statement_prepare(struct store_connection *c, struct statement *s, char *error, size_t size)
+static enum err statement_prepare(struct statement *s, char *error, size_t size)
 {
     bool needs_guard = false;
-    enum err err = prepare_sql(c, s, error, size);
+    enum err err = prepare_sql(s, error, size);
     if (err == OK) {
         err = inspect_columns(s, &needs_guard, error, size);
     }
     if (err == OK && needs_guard) {
         bool still_needs_guard;
         mysql_stmt_close(s->stmt);
-        err = prepare_sql(c, s, error, size);
+        err = prepare_sql(s, error, size);
         err = err == OK ? inspect_columns(s, &still_needs_guard, error, size) : err;
     }
     if (err != OK) {
@@ -437,7 +456,7 @@ static enum err statement_prepare(struct store_connection *c, struct statement *
     }
     bind_columns(s);
     if (mysql_stmt_bind_param(s->stmt, &s->param) != 0 || mysql_stmt_bind_result(s->stmt, s->binds) != 0) {
-        err = fail_statement(s->source, s->stmt, error, size);
+        err = fail_statement(s, error, size);
         return err == OK ? ERR_DATABASE : err;
     }
     return OK;
@@ -448,13 +467,14 @@ static enum err statement_get(struct store_connection *c, uint32_t source, struc
 {
     if (c->statements[source] == NULL) {
         struct statement *s = xcalloc(1, sizeof *s);
+        s->mysql = c->mysql;
         s->source = &c->options.sources[source];
         s->column_count = SOURCE_VALUES + s->source->value_count;
         s->is_guarded = xcalloc(s->source->value_count, sizeof *s->is_guarded);
         s->cells = xcalloc(s->column_count, sizeof *s->cells);
         s->binds = xcalloc(s->column_count, sizeof *s->binds);
         s->texts = xcalloc(s->column_count, CELL_SIZE);
-        enum err err = statement_prepare(c, s, error, size);
+        enum err err = statement_prepare(s, error, size);
         if (err != OK) {
             statement_destroy(&s);
             return err;
@@ -532,7 +552,7 @@ static enum err fetch_values(struct statement *s, struct column *columns, struct
             bind.buffer_length = len;
             if (mysql_stmt_fetch_column(s->stmt, &bind, SOURCE_VALUES + i, 0) != 0) {
                 chunk_unref(&chunk);
-                return fail_statement(s->source, s->stmt, error, size);
+                return fail_statement(s, error, size);
             }
         }
         to += len;
@@ -603,7 +623,7 @@ static enum err fetch_row(struct statement *s, struct row *row, char *error, siz
             return OK;
         }
         if (got != 0 && got != MYSQL_DATA_TRUNCATED) {
-            return fail_statement(s->source, s->stmt, error, size);
+            return fail_statement(s, error, size);
         }
         if (is_key_equal(s)) {
             return read_row(s, row, error, size);
@@ -619,7 +639,7 @@ static enum err statement_run(struct statement *s, struct span key, struct row *
     memcpy(s->key, key.data, key.len);
     s->key_len = (unsigned long)key.len;
     if (mysql_stmt_execute(s->stmt) != 0) {
-        return fail_statement(s->source, s->stmt, error, size);
+        return fail_statement(s, error, size);
     }
     enum err err = is_outdated(s) ? ERR_CONFLICT : fetch_row(s, row, error, size);
     mysql_stmt_free_result(s->stmt);

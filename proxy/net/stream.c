@@ -30,6 +30,7 @@ static void stream_init(struct stream *s, struct loop *loop, const struct stream
     s->is_reading = false;
     s->was_high = false;
     s->is_finishing = false;
+    s->is_stuck = false;
 }
 
 /* How large a chunk of one's own should be: the whole item at once, so that it is received in place; but only as much as was really
@@ -207,6 +208,7 @@ static void flush(struct stream *s)
                 stream_close(s, ERR_NOMEM);
                 return;
             }
+            s->is_stuck = true;
             event_add(&s->write_event, NULL);
             break;
         }
@@ -240,6 +242,7 @@ static void on_writable(evutil_socket_t fd, short what, void *arg)
         s->ops->on_connect(s);
         return;
     }
+    s->is_stuck = false;
     flush(s);
 }
 
@@ -334,8 +337,7 @@ void stream_flush_dirty(struct loop *loop)
     struct list *l;
     while ((l = list_pop_front(&loop->dirty)) != NULL) {
         struct stream *s = list_entry(l, struct stream, dirty_link);
-        /* While we wait for writability the event will flush. */
-        if (!s->is_connecting && !event_pending(&s->write_event, EV_WRITE, NULL)) {
+        if (!s->is_connecting && !s->is_stuck) { /* else the event will flush */
             flush(s);
         }
     }

@@ -50,6 +50,7 @@ struct stream {
     bool is_reading; /* not paused */
     bool was_high;
     bool is_finishing;
+    bool is_stuck; /* the socket took less than all: waiting for writability */
 };
 
 /* An accepted, non-blocking socket; reading starts. */

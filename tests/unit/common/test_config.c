@@ -5,6 +5,7 @@
 #include <unistd.h>
 
 #include "common/config.h"
+#include "tests/unit/check_main.h"
 
 #define POOL "pool: {nodes: [10.0.0.1]}\n"
 #define DATABASE "database: {primary: db, schema: shop, user: u}\n"
@@ -406,192 +407,7 @@ static const struct {
     const char *text;
     const char *expected;
 } wrong[] = {
-    /* the file as a whole */
-    {"", "f:1: has no options in it\n"},
-    {"# nothing\n", "f:1: has no options in it\n"},
-    {"~\n", "f:1: has no options in it\n"},
-    {"- a\n", "f:1: expected a mapping (key: value), found a list\n"},
-    {"hello\n", "f:1: expected a mapping (key: value), found a single value\n"},
-    {"{}", "f:1: `pool` is missing\n"},
-    {POOL "a: [1\nb: 2\n", "f:3: is not YAML: did not find expected ',' or ']' (while parsing a flow sequence)\n"},
-    {POOL "\tx: 1\n", "f:2: is not YAML: found character that cannot start any token (while scanning for the next token)\n"},
-    {POOL "# \xff\n", "f:2: is not YAML: invalid leading UTF-8 octet\n"},
-    {POOL "# fine \xc3\xa4\nregion: \xc3\xa4\\\"\n", "f:3: region: \"\\xc3\\xa4\\\\\\\"\" may have only letters, digits, '-' and '_' in it\n"},
-    {POOL "---\n" POOL, "f:2: a second document begins here; expected one\n"},
-    {"pool: &p {nodes: [a]}\nlog: *p\n", "f:1: anchors (&name) are not supported\nf:2: aliases (*name) are not supported\n"},
-    {"pool: !x {nodes: !!seq [!!str a]}\n",
-     "f:1: tags (!name) are not supported\nf:1: tags (!name) are not supported\nf:1: tags (!name) are not supported\n"},
-    {"a: [[[[[[[[[[[[[[[[[[1]]]]]]]]]]]]]]]]]]\n", "f:1: is nested more than 16 levels deep\n"},
-    {POOL "? [a]\n: 1\n", "f:2: expected an option's name, found a list\n"},
-    {POOL "<<: {}\n", "f:2: unknown option \"<<\"; expected one of: region, threads, listen, unix_mode, max_connections, max_value_size, "
-                       "idle_timeout, max_client_buffer, pool, namespaces, database, bus, admin, log, max_clock_skew, sidecar_id\n"},
-    /* keys */
-    {POOL "thread: 4\n", "f:2: unknown option \"thread\" (did you mean `threads`?)\n"},
-    {POOL "isten: []\n", "f:2: unknown option \"isten\" (did you mean `listen`?)\n"},
-    {POOL "lgo: {}\n", "f:2: unknown option \"lgo\" (did you mean `log`?)\n"},
-    {"pool:\n  nodes: [a]\n  \"we\\nird\": 1\n", "f:3: pool: unknown option \"we\\x0aird\"; expected one of: nodes, versions, connections, "
-                                                 "connect_timeout, timeout, retry_min, retry_max, max_pending\n"},
-    {POOL "namespaces:\n  - prefix: a\n    tll: 1h\n", "f:4: namespaces[0]: unknown option \"tll\" (did you mean `ttl`?)\n"},
-    {POOL "threads: 1\n\nthreads: 2\n", "f:4: threads: given twice, first on line 2\n"},
-    {POOL "log: {level: info, level: info}\n", "f:2: log.level: given twice, first on line 2\n"},
-    {POOL POOL, "f:2: pool: given twice, first on line 1\n"},
-    /* kinds */
-    {"pool: [a]\n", "f:1: pool: expected a mapping (key: value), found a list\n"},
-    {"pool:\nlog: {}\n", "f:1: pool: expected a mapping (key: value), found nothing\n"},
-    {"pool: {nodes: a}\n", "f:1: pool.nodes: expected a list (- item), found a single value\n"},
-    {"pool: {nodes: {}}\n", "f:1: pool.nodes: expected a list (- item), found a mapping\n"},
-    {"pool:\n  nodes:\n    - [a]\n", "f:3: pool.nodes[0]: expected a mapping (key: value), found a list\n"},
-    {"pool:\n  nodes:\n    - a\n    -\n", "f:4: pool.nodes[1]: has no value (an empty text is written \"\")\n"},
-    {"pool:\n  timeout: 1s\n", "f:1: pool: `nodes` is missing\n"},
-    {"pool: {nodes: []}\n", "f:1: pool.nodes: has 0 elements, expected 1 to 1024\n"},
-    {"pool: {nodes: [{weight: 1}]}\n", "f:1: pool.nodes[0]: `address` is missing\n"},
-    {POOL "listen: [{}]\n", "f:2: listen[0]: expected a single value, found a mapping\n"},
-    {POOL "listen: []\n", "f:2: listen: has 0 elements, expected 1 to 16\n"},
-    {POOL "listen: [a,b,c,d,e,f,g,h,i,j,k,l,m,n,o,p,q]\n", "f:2: listen: has 17 elements, expected 1 to 16\n"},
-    {POOL "threads: [1]\n", "f:2: threads: expected a single value, found a list\n"},
-    {POOL "threads:\n", "f:2: threads: has no value (an empty text is written \"\")\n"},
-    {POOL "region: null\n", "f:2: region: has no value (an empty text is written \"\")\n"},
-    {POOL "namespaces: ~\n", "f:2: namespaces: expected a list (- item), found nothing\n"},
-    {POOL "namespaces: [a]\n", "f:2: namespaces[0]: expected a mapping (key: value), found a single value\n"},
-    {POOL "database: 1\n", "f:2: database: expected a mapping (key: value), found a single value\n"},
-    /* single values */
-    {POOL "region: ''\n", "f:2: region: is empty\n"},
-    {POOL "region: a.b\n", "f:2: region: \"a.b\" may have only letters, digits, '-' and '_' in it\n"},
-    {POOL "region: \"a\\0b\"\n", "f:2: region: has a zero byte in it\n"},
-    {POOL "region: aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa\n", "f:2: region: is longer than 63 bytes\n"},
-    {POOL "threads: 0\n", "f:2: threads: \"0\" is out of range: 1 to 256\n"},
-    {POOL "threads: 257\n", "f:2: threads: \"257\" is out of range: 1 to 256\n"},
-    {POOL "threads: 99999999999999999999999\n", "f:2: threads: \"99999999999999999999999\" is out of range: 1 to 256\n"},
-    {POOL "threads: -1\n", "f:2: threads: \"-1\" is not a whole number\n"},
-    {POOL "threads: 1.5\n", "f:2: threads: \"1.5\" is not a whole number\n"},
-    {POOL "threads: 0x10\n", "f:2: threads: \"0x10\" is not a whole number\n"},
-    {POOL "threads: 010\n", "f:2: threads: \"010\" is not a whole number\n"},
-    {POOL "threads: ''\n", "f:2: threads: \"\" is not a whole number\n"},
-    {POOL "unix_mode: 0680\n", "f:2: unix_mode: \"0680\" is not an octal number like 0660\n"},
-    {POOL "unix_mode: 01777\n", "f:2: unix_mode: \"01777\" is out of range: 0000 to 0777\n"},
-    {POOL "unix_mode: rw\n", "f:2: unix_mode: \"rw\" is not an octal number like 0660\n"},
-    {POOL "max_value_size: 1048576\n", "f:2: max_value_size: \"1048576\" is not a size: a whole number and a unit (B, KiB, MiB, GiB)\n"},
-    {POOL "max_value_size: 1MB\n", "f:2: max_value_size: \"1MB\" is not a size: a whole number and a unit (B, KiB, MiB, GiB)\n"},
-    {POOL "max_value_size: 1023B\n", "f:2: max_value_size: \"1023B\" is out of range: 1KiB to 128MiB\n"},
-    {POOL "max_value_size: 129MiB\n", "f:2: max_value_size: \"129MiB\" is out of range: 1KiB to 128MiB\n"},
-    {POOL "max_value_size: 18446744073709551615GiB\n",
-     "f:2: max_value_size: \"18446744073709551615GiB\" is not a size: a whole number and a unit (B, KiB, MiB, GiB)\n"},
-    {POOL "idle_timeout: 0\n", "f:2: idle_timeout: \"0\" is not a duration: a whole number and a unit (us, ms, s, m, h, d)\n"},
-    {POOL "idle_timeout: 1h30m\n", "f:2: idle_timeout: \"1h30m\" is not a duration: a whole number and a unit (us, ms, s, m, h, d)\n"},
-    {POOL "idle_timeout: 1.5s\n", "f:2: idle_timeout: \"1.5s\" is not a duration: a whole number and a unit (us, ms, s, m, h, d)\n"},
-    {POOL "idle_timeout: 31d\n", "f:2: idle_timeout: \"31d\" is out of range: 0s to 30d\n"},
-    {POOL "idle_timeout: 1500us\n", "f:2: idle_timeout: \"1500us\" is not in whole milliseconds\n"},
-    {POOL "max_clock_skew: 0s\n", "f:2: max_clock_skew: \"0s\" is out of range: 1ms to 1m\n"},
-    {POOL "sidecar_id: 1024\n", "f:2: sidecar_id: \"1024\" is out of range: 0 to 1023\n"},
-    {POOL "log: {level: verbose}\n", "f:2: log.level: \"verbose\" is not one of: debug, info, warn, error\n"},
-    {POOL "admin: {public: yes}\n", "f:2: admin.public: \"yes\" is not one of: true, false\n"},
-    {"pool: {nodes: [{address: a, weight: 0}]}\n", "f:1: pool.nodes[0].weight: \"0\" is out of range: 1 to 1000\n"},
-    {"pool: {nodes: [{address: a, weight: 1001}]}\n", "f:1: pool.nodes[0].weight: \"1001\" is out of range: 1 to 1000\n"},
-    {"pool: {nodes: [a], versions: true}\n", "f:1: pool.versions: \"true\" is not one of: auto, on, off\n"},
-    {"pool: {nodes: [a], timeout: 0s}\n", "f:1: pool.timeout: \"0s\" is out of range: 1ms to 1h\n"},
-    /* addresses */
-    {POOL "listen: ['a:0']\n", "f:2: listen[0]: \"a:0\" has a bad port: expected 1 to 65535\n"},
-    {POOL "listen: ['a:65536']\n", "f:2: listen[0]: \"a:65536\" has a bad port: expected 1 to 65535\n"},
-    {POOL "listen: ['a:']\n", "f:2: listen[0]: \"a:\" has a bad port: expected 1 to 65535\n"},
-    {POOL "listen: ['[::1]x']\n", "f:2: listen[0]: \"[::1]x\" has a bad port: expected 1 to 65535\n"},
-    {POOL "listen: [':1']\n", "f:2: listen[0]: \":1\" is not an address: expected host:port, [v6]:port or unix:/path\n"},
-    {POOL "listen: ['']\n", "f:2: listen[0]: \"\" is not an address: expected host:port, [v6]:port or unix:/path\n"},
-    {POOL "listen: ['*:1']\n", "f:2: listen[0]: \"*:1\" is not an address: expected host:port, [v6]:port or unix:/path\n"},
-    {POOL "listen: ['::1']\n", "f:2: listen[0]: \"::1\" is not an address: expected host:port, [v6]:port or unix:/path\n"},
-    {POOL "listen: ['1.2.3.256']\n", "f:2: listen[0]: \"1.2.3.256\" is not an address: expected host:port, [v6]:port or unix:/path\n"},
-    {POOL "listen: ['11211']\n", "f:2: listen[0]: \"11211\" is not an address: expected host:port, [v6]:port or unix:/path\n"},
-    {POOL "listen: ['[::g]:1']\n", "f:2: listen[0]: \"[::g]:1\" is not an address: an IPv6 address is written [2001:db8::1]:port\n"},
-    {POOL "listen: ['[::1']\n", "f:2: listen[0]: \"[::1\" is not an address: an IPv6 address is written [2001:db8::1]:port\n"},
-    {POOL "listen: ['unix:x']\n", "f:2: listen[0]: \"unix:x\" is not an address: unix: must be followed by an absolute path\n"},
-    {POOL "listen: ['unix:/']\n", "f:2: listen[0]: \"unix:/\" is not an address: unix: must be followed by an absolute path\n"},
-    {POOL "listen: ['unix:/aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa']\n",
-     "f:2: listen[0]: \"unix:/aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa...\" is too long for a unix socket: at most 107 bytes\n"},
-    {POOL "listen:\n  - a\n  - b\n  - A:11211\n", "f:5: listen[2]: is the same address as listen[0]\n"},
-    {POOL "listen: ['[::1]:1', '[0:0::1]:1']\n", "f:2: listen[1]: is the same address as listen[0]\n"},
-    {POOL "max_client_buffer: 64KiB\n", "f:2: max_client_buffer: is less than max_value_size, so such a value could not be read\n"},
-    /* admin */
-    {POOL "admin:\n  listen: 0.0.0.0:9411\n", "f:3: admin.listen: \"0.0.0.0:9411\" can be reached from other hosts; that needs public: true\n"},
-    {POOL "admin:\n  public: false\n  listen: '[::]:9411'\n", "f:4: admin.listen: \"[::]:9411\" can be reached from other hosts; that needs public: true\n"},
-    {POOL "admin: {listen: somewhere}\n", "f:2: admin.listen: \"somewhere\" can be reached from other hosts; that needs public: true\n"},
-    {POOL "admin: {listen: '10.1.1.1'}\n", "f:2: admin.listen: \"10.1.1.1\" can be reached from other hosts; that needs public: true\n"},
-    {POOL "admin: {listen: 'unix:/a'}\nlisten: ['unix:/b', 'unix:/a']\n", "f:2: admin.listen: is the same address as listen[1]\n"},
-    {POOL "admin: {listen: '[::1]'}\nlisten: ['[::1]:9411', localhost]\n", "f:2: admin.listen: is the same address as listen[0]\n"},
-    {POOL "admin: {listen: 'localhost:1'}\nlisten: ['localhost:1', '127.255.0.1']\n", "f:2: admin.listen: is the same address as listen[0]\n"},
-    {POOL "listen: [\"unix:/a\\tb\"]\n", "f:2: listen[0]: \"unix:/a\\x09b\" has a control character in it\n"},
-    {POOL "admin: {listen: '127.0.0.1:11211'}\n", "f:2: admin.listen: is the same address as listen[0]\n"},
-    /* pool */
-    {"pool:\n  nodes:\n    - a\n    - {address: b}\n    - weight: 2\n      address: a:11211\n", "f:6: pool.nodes[2]: is the same node as pool.nodes[0]\n"},
-    {"pool:\n  nodes: [a]\n  retry_max: 50ms\n", "f:3: pool.retry_min: is longer than retry_max\n"},
-    {"pool:\n  nodes: [a]\n  retry_min: 6s\n", "f:3: pool.retry_min: is longer than retry_max\n"},
-    {"pool:\n  nodes: [a]\n  versions: off\n" DATABASE "namespaces:\n- {prefix: a}\n- {prefix: b, read: through, " SOURCE "}\n",
-     "f:3: pool.versions: \"off\" can not go with namespaces[1].read: through: without versions nothing would keep a row that is already "
-     "outdated from being stored (they need memcached >= 1.6.28)\n"},
-    /* namespaces */
-    {POOL "namespaces:\n  - prefix: 'a b'\n", "f:3: namespaces[0].prefix: \"a b\" has a space or control character in it, and no key has\n"},
-    {POOL "namespaces:\n  - prefix: \"a\\x7f\"\n", "f:3: namespaces[0].prefix: \"a\\x7f\" has a space or control character in it, and no key has\n"},
-    {POOL "namespaces:\n  - ttl: 1s\n", "f:3: namespaces[0]: `prefix` is missing\n"},
-    {POOL "namespaces:\n  - prefix: a\n  - prefix: b\n  - prefix: a\n", "f:5: namespaces[2].prefix: \"a\" is already that of namespaces[0]\n"},
-    {POOL "namespaces:\n  - prefix: 'a:'\n  - prefix: a/\n", "f:4: namespaces[1].name: \"a\" is already that of namespaces[0]\n"},
-    {POOL "namespaces:\n  - prefix: a\n  - prefix: b\n    name: a\n", "f:5: namespaces[1].name: \"a\" is already that of namespaces[0]\n"},
-    {POOL "namespaces:\n  - prefix: 'default:'\n", "f:3: namespaces[0].name: \"default\" is already that of the default namespace\n"},
-    {POOL "namespaces:\n  - {prefix: a, name: ''}\n", "f:3: namespaces[0].name: is empty\n"},
-    {POOL "namespaces:\n  - {prefix: a, read: thru}\n", "f:3: namespaces[0].read: \"thru\" is not one of: aside, through\n"},
-    {POOL "namespaces:\n  - {prefix: a, write: through}\n", "f:3: namespaces[0].write: \"through\" is not one of: aside\n"},
-    {POOL "namespaces:\n  - {prefix: a, on_set: fill}\n", "f:3: namespaces[0].on_set: \"fill\" is not one of: local, invalidate\n"},
-    {POOL "namespaces:\n  - {prefix: a, ttl: 1500ms}\n", "f:3: namespaces[0].ttl: \"1500ms\" is not in whole seconds\n"},
-    {POOL "namespaces:\n  - {prefix: a, ttl: 31d}\n", "f:3: namespaces[0].ttl: \"31d\" is out of range: 0s to 30d\n"},
-    {POOL "namespaces:\n  - {prefix: a, negative_ttl: 1ms}\n", "f:3: namespaces[0].negative_ttl: \"1ms\" is not in whole seconds\n"},
-    {POOL "namespaces:\n  - {prefix: a, lease_ttl: 500ms}\n", "f:3: namespaces[0].lease_ttl: \"500ms\" is not in whole seconds\n"},
-    {POOL "namespaces:\n  - {prefix: a, lease_ttl: 0s}\n", "f:3: namespaces[0].lease_ttl: \"0s\" is out of range: 1s to 1h\n"},
-    {POOL "namespaces:\n  - prefix: a\n    lease_wait: 10001ms\n", "f:4: namespaces[0].lease_wait: is longer than lease_ttl, which is 10s\n"},
-    {POOL "namespaces:\n  - prefix: a\n    ttl: 10s\n    ttl_jitter: 10s\n", "f:5: namespaces[0].ttl_jitter: must be shorter than the ttl, which is 10s\n"},
-    {POOL "namespaces:\n  - prefix: a\n    read: through\n", "f:4: namespaces[0].read: \"through\" needs a source\nf:4: namespaces[0].read: \"through\" needs a database section\n"},
-    {POOL "namespaces:\n  - prefix: a\n    " SOURCE "\n", "f:4: namespaces[0].source: is used only with read: through\n"},
-    {POOL DATABASE "namespaces:\n  - prefix: a\n    read: through\n    source:\n      table: t\n      key_column: k\n",
-     "f:6: namespaces[0].source: needs one of value_column or value_columns\n"},
-    {POOL DATABASE "namespaces:\n  - prefix: a\n    read: through\n    source: {table: t, key_column: k, value_column: v, value_columns: [v]}\n",
-     "f:6: namespaces[0].source: needs either value_column or value_columns, not both\n"},
-    {POOL DATABASE "namespaces:\n  - prefix: a\n    read: through\n    source: {value_columns: [a, b, a]}\n",
-     "f:6: namespaces[0].source: `table` is missing\nf:6: namespaces[0].source: `key_column` is missing\n"
-     "f:6: namespaces[0].source.value_columns[2]: is already value_columns[0]\n"},
-    {POOL DATABASE "namespaces:\n  - prefix: a\n    read: through\n    source: {table: 't;', key_column: k k, value_columns: [], flags_column: 'a.b', expires_column: '`'}\n",
-     "f:6: namespaces[0].source.table: \"t;\" is not a table name: table or schema.table, each up to 64 letters, digits, '_' and '$'\n"
-     "f:6: namespaces[0].source.key_column: \"k k\" is not a column name: up to 64 letters, digits, '_' and '$'\n"
-     "f:6: namespaces[0].source.value_columns: has 0 elements, expected 1 to 64\n"
-     "f:6: namespaces[0].source.flags_column: \"a.b\" is not a column name: up to 64 letters, digits, '_' and '$'\n"
-     "f:6: namespaces[0].source.expires_column: \"`\" is not a column name: up to 64 letters, digits, '_' and '$'\n"},
-    {POOL DATABASE "namespaces:\n  - prefix: a\n    read: through\n    source: {table: a., key_column: k, value_column: v}\n",
-     "f:6: namespaces[0].source.table: \"a.\" is not a table name: table or schema.table, each up to 64 letters, digits, '_' and '$'\n"},
-    {POOL "database: {primary: d, schema: s, user: u, timeout: 30s}\nnamespaces:\n  - prefix: a\n    read: through\n    " SOURCE "\n  - prefix: b\n",
-     "f:4: namespaces[0].tombstone_ttl: must be longer than database.timeout, which is 30000ms: a load may take that long\n"},
-    {POOL DATABASE "namespaces:\n  - prefix: a\n    read: through\n    tombstone_ttl: 2s\n    " SOURCE "\n",
-     "f:6: namespaces[0].tombstone_ttl: must be longer than database.timeout, which is 2000ms: a load may take that long\n"},
-    /* database */
-    {POOL "database: {}\n", "f:2: database: `primary` is missing\nf:2: database: `schema` is missing\nf:2: database: `user` is missing\n"},
-    {POOL "database: {primary: 'd:0', schema: '', user: \"a\\nb\"}\n",
-     "f:2: database.primary: \"d:0\" has a bad port: expected 1 to 65535\nf:2: database.schema: is empty\n"
-     "f:2: database.user: \"a\\x0ab\" has a control character in it\n"},
-    {POOL "database: {primary: d, schema: s, user: u, tls_ca: /nowhere}\n", "f:2: database.tls_ca: can not read \"/nowhere\": No such file or directory\n"},
-    /* what is in a database section that is wrong in itself is not said to be missing */
-    {POOL "database: []\nnamespaces:\n  - prefix: a\n    read: through\n    " SOURCE "\n",
-     "f:2: database: expected a mapping (key: value), found a list\n"},
-    /* bus */
-    {POOL "bus: {url: 'nats://n'}\n", "f:2: bus: needs `region`, the name under which this region publishes\n"},
-    {POOL "region: w\nbus: {}\n", "f:3: bus: `url` is missing\n"},
-    {POOL "region: w\nbus: {url: 'http://n'}\n", "f:3: bus.url: must begin with nats:// or tls://\n"},
-    {POOL "region: w\nbus: {url: 'nats://'}\n", "f:3: bus.url: must name one server: nats://host:port or tls://host:port\n"},
-    {POOL "region: w\nbus: {url: 'nats://u:secret@h:0'}\n", "f:3: bus.url: must name one server: nats://host:port or tls://host:port\n"},
-    {POOL "region: w\nbus: {url: 'nats://a,nats://b'}\n", "f:3: bus.url: must name one server: nats://host:port or tls://host:port\n"},
-    {POOL "region: w\nbus: {url: 'nats://a b'}\n", "f:3: bus.url: has a space or control character in it\n"},
-    {POOL "region: w\nbus:\n  url: nats://n\n  peers:\n    - {region: e, url: 'nats://e'}\n    - {region: w, url: 'nats://e'}\n    - region: e\n      url: nats://e\n",
-     "f:7: bus.peers[1].region: \"w\" is this sidecar's own region\nf:8: bus.peers[2].region: \"e\" is already that of bus.peers[0]\n"},
-    {POOL "region: w\nbus:\n  url: nats://n\n  peers: [{region: 'e e', url: 'e', domain: 'a.b'}]\n",
-     "f:5: bus.peers[0].region: \"e e\" may have only letters, digits, '-' and '_' in it\nf:5: bus.peers[0].url: must begin with nats:// or tls://\n"
-     "f:5: bus.peers[0].domain: \"a.b\" may have only letters, digits, '-' and '_' in it\n"},
-    {POOL "region: w\nbus: {url: 'nats://n', ack_wait: 999ms, stream_max_age: 59s, stream_max_bytes: 1KiB, stream_replicas: 6, publish_timeout: 99ms}\n",
-     "f:3: bus.ack_wait: \"999ms\" is out of range: 1s to 1h\nf:3: bus.stream_max_age: \"59s\" is out of range: 1m to 365d\n"
-     "f:3: bus.stream_max_bytes: \"1KiB\" is out of range: 1MiB to 1048576GiB\nf:3: bus.stream_replicas: \"6\" is out of range: 1 to 5\n"
-     "f:3: bus.publish_timeout: \"99ms\" is out of range: 100ms to 1h\n"},
+#include "tests/unit/common/config_problems.def"
 };
 
 START_TEST(every_complaint)
@@ -1012,9 +828,5 @@ int main(void)
     tcase_add_test(files, files_that_can_not_be_read);
     tcase_add_test(files, plain);
     suite_add_tcase(suite, files);
-    SRunner *runner = srunner_create(suite);
-    srunner_run_all(runner, CK_ENV);
-    int failures = srunner_ntests_failed(runner);
-    srunner_free(runner);
-    return failures != 0;
+    return check_main(suite);
 }

@@ -2,6 +2,7 @@
 #include <check.h>
 
 #include "common/ketama.h"
+#include "tests/unit/check_main.h"
 
 static struct ketama *ring_of(const struct ketama_node *nodes, uint32_t count)
 {
@@ -190,9 +191,5 @@ int main(void)
     tcase_add_test(all, refused);
     tcase_add_test(all, extremes);
     suite_add_tcase(suite, all);
-    SRunner *runner = srunner_create(suite);
-    srunner_run_all(runner, CK_ENV);
-    int failures = srunner_ntests_failed(runner);
-    srunner_free(runner);
-    return failures != 0;
+    return check_main(suite);
 }

@@ -1,6 +1,7 @@
 #include <check.h>
 
 #include "common/list.h"
+#include "tests/unit/check_main.h"
 
 struct item {
     int value;
@@ -110,9 +111,5 @@ int main(void)
     tcase_add_test(all, remove_anywhere);
     tcase_add_test(all, remove_while_walking);
     suite_add_tcase(suite, all);
-    SRunner *runner = srunner_create(suite);
-    srunner_run_all(runner, CK_ENV);
-    int failures = srunner_ntests_failed(runner);
-    srunner_free(runner);
-    return failures != 0;
+    return check_main(suite);
 }

@@ -9,6 +9,7 @@
 
 #include "common/base.h"
 #include "common/mailbox.h"
+#include "tests/unit/check_main.h"
 
 struct letter {
     struct mail mail;
@@ -270,9 +271,5 @@ int main(void)
     tcase_add_test(threads, many_senders);
     tcase_add_test(threads, to_and_fro);
     suite_add_tcase(suite, threads);
-    SRunner *runner = srunner_create(suite);
-    srunner_run_all(runner, CK_ENV);
-    int failures = srunner_ntests_failed(runner);
-    srunner_free(runner);
-    return failures != 0;
+    return check_main(suite);
 }

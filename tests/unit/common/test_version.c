@@ -2,6 +2,7 @@
 
 #include "common/base.h"
 #include "common/version.h"
+#include "tests/unit/check_main.h"
 
 #define NOW 1795000000000ULL /* 2026 */
 
@@ -147,9 +148,5 @@ int main(void)
     tcase_add_test(all, shift);
     tcase_add_test(all, shift_saturates);
     suite_add_tcase(suite, all);
-    SRunner *runner = srunner_create(suite);
-    srunner_run_all(runner, CK_ENV);
-    int failures = srunner_ntests_failed(runner);
-    srunner_free(runner);
-    return failures != 0;
+    return check_main(suite);
 }

@@ -1,0 +1,218 @@
+"""The classic text protocol, answer for answer: the same streams to memcached 1.6.38 and to a sidecar in front of another one.
+
+Every case goes in one piece, cut into odd pieces, cut into single bytes, and through a unix socket. What is compared is all that
+comes back, and whether the connection is still open then.
+"""
+
+import random
+import re
+import socket
+from typing import List, NamedTuple, Optional
+
+import pytest
+
+import classic_cases
+from support import Address, Wire, serves, wait
+
+BYTEWISE_MAX = 3100  #: longer streams are not cut into single bytes
+WAIT = 5.0  #: for an answer that memcached has given; only a failure takes so long
+
+
+class Difference(NamedTuple):
+    cases: str  #: a pattern that the cases' names match
+    answer: bytes  #: what the sidecar says instead: a pattern that all of it matches
+    reason: str
+
+
+#: All that stays different, on purpose. docs/protocols.md says the same for people.
+DIFFERENCES = [
+    Difference("meta-(mg|md|mn|ma|me)", rb"ERROR\r\n", "meta commands are not for clients yet"),
+    Difference("meta-ms", rb"ERROR\r\nERROR\r\n", "meta commands are not for clients yet: the value is taken for a command"),
+    Difference("admin-.*", rb"ERROR\r\n", "about one node's memory; a sidecar stands for many nodes"),
+    Difference("version.*", rb"VERSION 1\.6\.38-outrigger-\S+\r\n", "the sidecar's version, behind that of the memcached it speaks like"),
+    Difference("stats", rb"(STAT \S+ .*\r\n)+END\r\n", "the sidecar's own counters"),
+    Difference("too-large-2G|length-214748364[45]", rb"SERVER_ERROR object too large for cache\r\n",
+               "memcached says so when it has swallowed the value, the sidecar at once"),
+]
+
+
+def difference(case: classic_cases.Case) -> Optional[Difference]:
+    return next((d for d in DIFFERENCES if re.fullmatch(d.cases, case.name)), None)
+
+
+# ---- cutting
+
+def whole(pieces: List[bytes]) -> List[bytes]:
+    return pieces
+
+
+def odd(pieces: List[bytes]) -> List[bytes]:
+    """Pieces of lengths that have nothing to do with lines, few enough for long streams."""
+    chance = random.Random(b"".join(pieces)[:100])
+    cut = []
+    for piece in pieces:
+        most = max(11, len(piece) // 20)
+        while piece:
+            length = chance.randint(1, most)
+            cut.append(piece[:length])
+            piece = piece[length:]
+    return cut
+
+
+def bytewise(pieces: List[bytes]) -> List[bytes]:
+    return [bytes([b]) for piece in pieces for b in piece]
+
+
+# ---- a conversation
+
+class Answer(NamedTuple):
+    text: bytes
+    is_open: bool
+
+
+class Talk:
+    """One client, and what it has been answered so far."""
+
+    def __init__(self, address: Address):
+        self.wire = Wire(address)
+        self.text = b""
+        self.is_open = True
+
+    def send(self, piece: bytes) -> None:
+        try:
+            self.wire.socket.sendall(piece)
+        except (BrokenPipeError, ConnectionResetError):
+            pass  # it has hung up; receive() will see it
+
+    def receive(self, seconds: float) -> bool:
+        """Waits for something, for so long; 0: takes what is there. False if there was nothing."""
+        self.wire.socket.settimeout(seconds)
+        try:
+            piece = self.wire.socket.recv(1 << 20)
+        except (socket.timeout, BlockingIOError):
+            return False
+        except ConnectionResetError:
+            piece = b""
+        finally:
+            self.wire.socket.settimeout(WAIT)
+        self.text += piece
+        self.is_open = self.is_open and bool(piece)
+        return bool(piece)
+
+    def result(self) -> Answer:
+        return Answer(classic_cases.normalise(self.text), self.is_open)
+
+
+class Pings:
+    """Round trips on other connections: when one comes back, the server has looked at what others sent before it."""
+
+    def __init__(self, address: Address, count: int):
+        self.wires = [Wire(address) for _ in range(count)]
+
+    def __call__(self) -> None:
+        for wire in self.wires:
+            assert wire.ask(b"version\r\n").startswith(b"VERSION ")
+
+    def close(self) -> None:
+        for wire in self.wires:
+            wire.close()
+
+
+QUIET = 4  #: turns of memcached's only loop without a byte; it takes up to 20 requests of a connection in one
+
+
+def ask_memcached(port: int, pings: Pings, pieces: List[bytes]) -> Answer:
+    """memcached's answer, which is whole once it says no more in several turns of its loop."""
+    talk = Talk(port)
+    for piece in pieces:
+        talk.send(piece)
+        pings()
+        talk.receive(0)
+    quiet = 0
+    while talk.is_open and quiet < QUIET:
+        pings()
+        quiet = 0 if talk.receive(0) else quiet + 1
+    talk.wire.close()
+    return talk.result()
+
+
+def ask_outrigger(address: Address, pings: Pings, pieces: List[bytes], expected: Optional[Answer]) -> Answer:
+    """The sidecar's answer: what comes until it is the expected one, and whatever comes after that once we send no more."""
+    talk = Talk(address)
+    for piece in pieces:
+        talk.send(piece)
+        if len(pieces) > 1:
+            pings()
+    end = wait.time.monotonic() + WAIT
+    while expected is not None and talk.is_open and talk.result() != expected and wait.time.monotonic() < end:
+        talk.receive(end - wait.time.monotonic())
+    result = talk.result()
+    if talk.is_open:
+        talk.wire.socket.shutdown(socket.SHUT_WR)
+        while talk.is_open and talk.receive(WAIT):
+            pass
+        result = result._replace(text=talk.result().text)
+    talk.wire.close()
+    return result
+
+
+# ---- the tests
+
+@pytest.fixture(scope="module")
+def lines(plain):
+    """Pings of both, and both servers as a case wants to find them: having stored something before."""
+    for address in (plain.reference.port, plain.outrigger.port):
+        for _ in range(3):
+            assert serves(address)
+    memcached, outrigger = Pings(plain.reference.port, 1), Pings(plain.outrigger.port, 3)
+    yield memcached, outrigger
+    memcached.close()
+    outrigger.close()
+
+
+def compare(plain, lines, case: classic_cases.Case, pieces: List[bytes], address: Address) -> None:
+    for node in (plain.reference, plain.node):
+        assert node.command(b"flush_all\r\n") == b"OK\r\n"
+    different = difference(case)
+    if different is None:
+        expected = ask_memcached(plain.reference.port, lines[0], pieces)
+        assert ask_outrigger(address, lines[1], pieces, expected) == expected, case.notes
+    else:
+        got = ask_outrigger(address, lines[1], pieces, None)
+        assert re.fullmatch(different.answer, got.text), (got.text[:1000], different.reason)
+
+
+def ids(case: classic_cases.Case) -> str:
+    return case.name
+
+
+SHORT = [c for c in classic_cases.CASES if sum(map(len, classic_cases.pieces(c))) <= BYTEWISE_MAX]
+
+
+@pytest.mark.parametrize("case", classic_cases.CASES, ids=ids)
+def test_whole(plain, lines, case):
+    compare(plain, lines, case, whole(classic_cases.pieces(case)), plain.outrigger.port)
+
+
+@pytest.mark.parametrize("case", classic_cases.CASES, ids=ids)
+def test_odd_pieces(plain, lines, case):
+    compare(plain, lines, case, odd(classic_cases.pieces(case)), plain.outrigger.port)
+
+
+@pytest.mark.parametrize("case", SHORT, ids=ids)
+def test_single_bytes(plain, lines, case):
+    compare(plain, lines, case, bytewise(classic_cases.pieces(case)), plain.outrigger.port)
+
+
+@pytest.mark.parametrize("case", classic_cases.CASES, ids=ids)
+def test_unix_socket(plain, lines, case):
+    compare(plain, lines, case, whole(classic_cases.pieces(case)), plain.outrigger.socket)
+
+
+def test_every_difference_is_met():
+    """A row that no case needs is out of date; a case that says it differs needs a row."""
+    for row in DIFFERENCES:
+        assert any(difference(c) is row for c in classic_cases.CASES), row
+    for case in classic_cases.CASES:
+        if case.notes.startswith(("differs:", "own:")):
+            assert difference(case) is not None, case.name
