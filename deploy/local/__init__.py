@@ -4,7 +4,7 @@ In the order in which one builds on the other:
 
     paths      where things are in the tree
     ports      free ports
-    wait       waiting for a condition, with a deadline
+    wait       waiting for a condition, with a deadline; parallel: several things at once
     process    one child process: its log, its life and its end
     account    as whom a server runs when we are root
     memcached, nats, mariadb, outrigger

@@ -59,7 +59,7 @@ def dump() -> bytes:
                               stderr=subprocess.STDOUT, text=True, errors="replace")
         text = _apt_cache()
         if not text.strip():
-            raise ProcessError(f"apt has no package lists (apt-cache dumpavail is empty), and apt-get update said:\n{done.stdout}")
+            raise ProcessError("apt has no package lists (apt-cache dumpavail is empty), and apt-get update said:\n" + done.stdout)
     return text
 
 

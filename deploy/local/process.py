@@ -93,7 +93,7 @@ class Process:
                 raise ProcessError(f"{self.name}: runs already")
             program = self.argv[0]
             if shutil.which(program) is None:
-                raise ProcessError(f"{self.name}: {program} is not there (deploy/local/setup or a build makes what is missing under build/)")
+                raise ProcessError(f"{self.name}: {program} is not there (deploy/local/setup, or a build, makes it)")
             self.log.parent.mkdir(parents=True, exist_ok=True)
             with open(self.log, "ab") as log:
                 self._popen = subprocess.Popen(

@@ -324,10 +324,12 @@ static void region_init(struct bus *bus, uint32_t index)
     r->bus = bus;
     r->index = index;
     r->name = own ? bus->config->region : config->peers[index - 1].region;
-    link_display_url(own ? config->url : config->peers[index - 1].url, r->url, sizeof r->url);
+    char url[sizeof r->url]; /* not r->url itself: gcc 12 at -O3 takes the two members for one */
+    link_display_url(own ? config->url : config->peers[index - 1].url, url, sizeof url);
+    memcpy(r->url, url, sizeof url);
     r->down_us = clock_mono_us();
     r->remind_us = r->down_us + REMIND_US;
-    snprintf(r->text, sizeof r->text, "%s%s: not connected (%s)", own ? "own region " : "", r->name, r->url);
+    snprintf(r->text, sizeof r->text, "%s%s: not connected (%s)", own ? "own region " : "", r->name, url);
 }
 
 static enum err region_start(struct bus *bus, uint32_t index)

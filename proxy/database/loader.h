@@ -1,9 +1,9 @@
 /* What:    loads rows for cache misses on a few threads of their own, each with one database connection.
- * Owns:    its threads, connections and queue; a struct load belongs to its submitter, is lent to the loader between submission and
- *          on_done, and can not be taken back (its deadline bounds the loan).
+ * Owns:    its threads, connections and queue; a struct load belongs to its submitter, is lent to the loader between submission
+ *          and on_done, and can not be taken back (its deadline bounds the loan).
  * Threads: submit and join from any thread; on_done runs on the thread that drains `reply_to`.
  * Fails:   submit at once with ERR_OVERLOAD when the queue is full, ERR_UNAVAILABLE when there is no connection, ERR_STOPPING;
- *          loads end with ERR_TIMEOUT, ERR_UNAVAILABLE, ERR_DATABASE, ERR_TOO_LARGE, ERR_NOMEM or ERR_STOPPING. All say why in `error`.
+ *          loads end with ERR_TIMEOUT, ERR_UNAVAILABLE, ERR_DATABASE, ERR_TOO_LARGE, ERR_NOMEM or ERR_STOPPING. `error` says why.
  *
  *   worker ── loader_submit ──▶ queue ──▶ loader thread: store->load ──▶ reply_to ──▶ on_done, on the worker
  *                                │  ▲           │
@@ -33,8 +33,8 @@ struct load {
     struct mailbox *reply_to;
     void (*on_done)(struct load *load);
     uint32_t namespace; /* index in config.namespaces; it has a source */
-    uint64_t lease;     /* CAS of the lease that was won or seen; loads of one key and lease may be joined. 0: can not be joined */
-    uint64_t version;   /* lower bound of when the row was true: taken before submission; a joined load gets that of the load it joined */
+    uint64_t lease;     /* CAS of the lease that was won or seen; loads of one key and lease may be joined. 0: none, not joined */
+    uint64_t version;   /* lower bound of when the row was true: taken before submission; joining brings that of the other load */
     uint64_t deadline_us; /* clock_mono_us() */
     uint16_t key_len;
     char key[KEY_MAX]; /* the whole key, prefix included */

@@ -193,7 +193,8 @@ static void set_tls(MYSQL *mysql, const char *ca)
 }
 
 /* What the session must be, whatever the server's defaults are: every SELECT by itself, seeing all that is committed; CHAR
- * columns without padding; and no statement that goes on for long after we have given it up. Either vendor skips the other's comment. */
+ * columns without padding; and no statement that goes on for long after we have given it up. Each vendor skips the comment that is
+ * meant for the other. */
 static void set_session(MYSQL *mysql, const struct config_database *config)
 {
     char text[256];
@@ -211,7 +212,7 @@ static void set_options(struct store_connection *c)
     const struct config_database *config = c->options.config;
     MYSQL *mysql = c->mysql;
     unsigned connect_s = (config->connect_timeout_ms + 999) / 1000;
-    unsigned io_s = (MAX(config->timeout_ms, config->connect_timeout_ms) + 999) / 1000 + 1; /* the loader's watchdog is first */
+    unsigned io_s = MAX(config->timeout_ms, config->connect_timeout_ms) / 1000 + 2; /* later than the loader's watchdog */
     unsigned protocol = config->primary.path != NULL ? MYSQL_PROTOCOL_SOCKET : MYSQL_PROTOCOL_TCP;
     unsigned no = 0;
     size_t columns = 1;

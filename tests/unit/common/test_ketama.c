@@ -48,6 +48,43 @@ START_TEST(known_vectors)
 }
 END_TEST
 
+/* 25 equal nodes have 156 points each, not 160: 1/25 * 160 / 4 * 25 is a little less than 40 in floats. Letters are nodes. */
+START_TEST(rounding_as_in_libmemcached)
+{
+    static const char expected[] = "NKKQPYKMGAGXKOKLOGSIYLUICKLEJAHCIKGTFQFAMXHTJADBILWPUEKLBUIUHEUDHQMXHPGNWKBONDIS"
+                                   "HFTLMESNHMEDHQTWXTDNGEIMCMNXLBOJMLFNIYAORHOGMPHUQYPGSOFPONGTPBTCNTGXEJTKXDSUVHHG"
+                                   "UPYRAWNJQVMGWQWSOWJCSVVMJMRPFEYPNKWMKTEIFRIOKOVWCIXCPGRWVGFNOYOFWJCQUULXWGFELYJG";
+    struct ketama_node nodes[25];
+    char hosts[25][32];
+    for (uint32_t i = 0; i < 25; i++) {
+        snprintf(hosts[i], sizeof hosts[i], "10.0.0.%u", i + 1);
+        nodes[i] = (struct ketama_node){hosts[i], 11211, 1};
+    }
+    struct ketama *ring = ring_of(nodes, 25);
+    for (unsigned k = 0; expected[k] != '\0'; k++) {
+        ck_assert_uint_eq(pick_number(ring, "key:%u", k), (uint32_t)(expected[k] - 'A'));
+    }
+    static const unsigned behind_the_last[] = {2720, 3076, 7274, 12980}; /* that point is node 24's, the first is node 16's */
+    for (size_t i = 0; i < ARRAY_LEN(behind_the_last); i++) {
+        ck_assert_uint_eq(pick_number(ring, "key:%u", behind_the_last[i]), 16);
+    }
+    ketama_destroy(&ring);
+}
+END_TEST
+
+/* A key that hashes to the very value of a point belongs to that point: a node's labels are such keys. */
+START_TEST(on_a_point)
+{
+    struct ketama *ring = ring_of(three, ARRAY_LEN(three));
+    for (unsigned i = 0; i < 40; i++) {
+        ck_assert_uint_eq(pick_number(ring, "10.0.0.1-%u", i), 0);
+        ck_assert_uint_eq(pick_number(ring, "10.0.0.2-%u", i), 1);
+        ck_assert_uint_eq(pick_number(ring, "10.0.0.3-%u", i), 2);
+    }
+    ketama_destroy(&ring);
+}
+END_TEST
+
 START_TEST(one_node)
 {
     const struct ketama_node node = {"10.0.0.1", 11211, 7};
@@ -183,6 +220,8 @@ int main(void)
     TCase *all = tcase_create("all");
     tcase_set_timeout(all, 60);
     tcase_add_test(all, known_vectors);
+    tcase_add_test(all, rounding_as_in_libmemcached);
+    tcase_add_test(all, on_a_point);
     tcase_add_test(all, one_node);
     tcase_add_test(all, even_distribution);
     tcase_add_test(all, weights);

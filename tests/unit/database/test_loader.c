@@ -149,7 +149,10 @@ static uint32_t fake_get(const uint32_t *member)
 /* --- fixture --- */
 
 static struct config_source table = {.table = "t", .key_column = "k", .value_column = "v"};
-static struct config_namespace namespaces[] = {{.prefix = "", .name = "default"}, {.prefix = "p:", .name = "p", .source = &table}};
+static struct config_namespace namespaces[] = {
+    {.prefix = "", .name = "default"},
+    {.prefix = "p:", .name = "p", .source = &table},
+};
 static struct config_database database;
 static struct config config;
 static struct metric_registry *registry;

@@ -50,8 +50,9 @@ START_TEST(sql_of_everything)
                                 .flags_column = "f",
                                 .expires_column = "e"},
          1000);
-    check_sql((bool[]){false, true}, "SELECT `name`, `f`, TIMESTAMPDIFF(MICROSECOND, NOW(6), `e`), 0+COALESCE(OCTET_LENGTH(`b`),0), "
-                                     "`a`, IF(OCTET_LENGTH(`b`)<=1000,`b`,NULL) FROM `shop`.`packages` WHERE `name` = ? LIMIT 16");
+    check_sql((bool[]){false, true},
+              "SELECT `name`, `f`, TIMESTAMPDIFF(MICROSECOND, NOW(6), `e`), 0+COALESCE(OCTET_LENGTH(`b`),0), `a`, "
+              "IF(OCTET_LENGTH(`b`)<=1000,`b`,NULL) FROM `shop`.`packages` WHERE `name` = ? LIMIT 16");
 }
 END_TEST
 
@@ -157,7 +158,8 @@ START_TEST(json_numbers_keep_their_digits)
     } cases[] = {
         {"0", "0"},
         {"-0.00", "-0.00"},
-        {"12345678901234567890123456789.123456789012345678901234567890", "12345678901234567890123456789.123456789012345678901234567890"},
+        {"12345678901234567890123456789.123456789012345678901234567890",
+         "12345678901234567890123456789.123456789012345678901234567890"},
         {"0.1", "0.1"},
         {"1e22", "1e22"},
         {"-1.5e-300", "-1.5e-300"},

@@ -161,8 +161,8 @@ static void check_found(const char *key, const char *value)
     enum err err = load_span(span_str(key));
     ck_assert_msg(err == OK, "%s: %s", key, error);
     ck_assert_msg(row.found, "%s not found", key);
-    ck_assert_msg(span_eq(span_of(row.value->data, row.value_len), span_str(value)), "%s: %.*s is not %s", key, (int)row.value_len,
-                  row.value->data, value);
+    struct span got = span_of(row.value->data, row.value_len);
+    ck_assert_msg(span_eq(got, span_str(value)), "%s: %.*s is not %s", key, SPAN_FMT(got), value);
     ck_assert_uint_ge(row.value->cap, row.value_len + ROW_VALUE_SLACK);
     chunk_unref(&row.value);
 }
@@ -329,7 +329,8 @@ END_TEST
 START_TEST(values_are_their_bytes)
 {
     open_kv("k INT PRIMARY KEY, v LONGBLOB");
-    sql("INSERT INTO kv VALUES (1, x'00ff0d0a00'), (2, ''), (3, NULL), (63, REPEAT('a',63)), (64, REPEAT('b',64)), (65, REPEAT('c',65))");
+    sql("INSERT INTO kv VALUES (1, x'00ff0d0a00'), (2, ''), (3, NULL)");
+    sql("INSERT INTO kv VALUES (63, REPEAT('a',63)), (64, REPEAT('b',64)), (65, REPEAT('c',65))");
     ck_assert_int_eq(load_span(SPAN_LIT("1")), OK);
     ck_assert(row.found);
     ck_assert(span_eq(span_of(row.value->data, row.value_len), SPAN_LIT("\0\xff\r\n\0")));
@@ -349,7 +350,8 @@ END_TEST
 START_TEST(values_of_other_types_are_text)
 {
     static const char *const cases[][2] = {
-        {"BIGINT UNSIGNED", "18446744073709551615"}, {"DECIMAL(60,20)", "1234567890123456789012345678901234567890.12345678901234567890"},
+        {"DECIMAL(60,20)", "1234567890123456789012345678901234567890.12345678901234567890"},
+        {"BIGINT UNSIGNED", "18446744073709551615"},  {"BIGINT", "-9223372036854775808"},
         {"INT(8) ZEROFILL", "42"},                    {"DOUBLE", "0.1"},
         {"DOUBLE", "1e22"},                           {"DOUBLE", "123456789012345680000"},
         {"DOUBLE", "-1.7976931348623157e308"},        {"DOUBLE", "3.0000000000000004"},
@@ -404,10 +406,10 @@ END_TEST
 START_TEST(columns_become_json)
 {
     sql("DROP TABLE IF EXISTS wide");
-    sql("CREATE TABLE wide (k VARCHAR(20) PRIMARY KEY, t TEXT, i INT(6) ZEROFILL, u BIGINT UNSIGNED, d DECIMAL(40,20), f DOUBLE, b BIT(12), "
-        "raw VARBINARY(10), dt DATETIME(3), y YEAR, e ENUM('x','y'), j JSON, n INT, `big` LONGTEXT)");
-    sql("INSERT INTO wide VALUES ('a', 'say \"h\xc3\xbc\"\\n', 42, 18446744073709551615, '12345678901234567890.12345678901234567891', 0.1, "
-        "b'100000000001', x'ff00', '2024-01-31 10:11:12.5', 2024, 'y', '{\"x\": 1}', NULL, REPEAT('v', 100))");
+    sql("CREATE TABLE wide (k VARCHAR(20) PRIMARY KEY, t TEXT, i INT(6) ZEROFILL, u BIGINT UNSIGNED, d DECIMAL(40,20), f DOUBLE, "
+        "b BIT(12), raw VARBINARY(10), dt DATETIME(3), y YEAR, e ENUM('x','y'), j JSON, n INT, `big` LONGTEXT)");
+    sql("INSERT INTO wide VALUES ('a', 'say \"h\xc3\xbc\"\\n', 42, 18446744073709551615, '12345678901234567890.12345678901234567891', "
+        "0.1, b'100000000001', x'ff00', '2024-01-31 10:11:12.5', 2024, 'y', '{\"x\": 1}', NULL, REPEAT('v', 80))");
     sql("INSERT INTO wide (k, raw, big) VALUES ('b', 'text', REPEAT('v', 600)), ('c', '', REPEAT('v', 1001))");
     char *columns[] = {"k", "t", "i", "u", "d", "f", "b", "raw", "dt", "y", "e", "j", "n"};
     struct config_source wide = {.table = "wide", .key_column = "k", .value_columns = columns, .value_column_count = 13};
@@ -415,17 +417,17 @@ START_TEST(columns_become_json)
     check_found("a", "{\"k\":\"a\",\"t\":\"say \\\"h\xc3\xbc\\\"\\n\",\"i\":42,\"u\":18446744073709551615,"
                      "\"d\":12345678901234567890.12345678901234567891,\"f\":0.1,\"b\":2049,\"raw\":{\"base64\":\"/wA=\"},"
                      "\"dt\":\"2024-01-31 10:11:12.500\",\"y\":2024,\"e\":\"y\",\"j\":\"{\\\"x\\\": 1}\",\"n\":null}");
-    check_found("b", "{\"k\":\"b\",\"t\":null,\"i\":null,\"u\":null,\"d\":null,\"f\":null,\"b\":null,\"raw\":\"text\",\"dt\":null,"
-                     "\"y\":null,\"e\":null,\"j\":null,\"n\":null}");
+    check_found("b", "{\"k\":\"b\",\"t\":null,\"i\":null,\"u\":null,\"d\":null,\"f\":null,\"b\":null,\"raw\":\"text\","
+                     "\"dt\":null,\"y\":null,\"e\":null,\"j\":null,\"n\":null}");
     close_source();
     char *big[] = {"big", "t", "k"};
     open_source((struct config_source){.table = "wide", .key_column = "k", .value_columns = big, .value_column_count = 3}, 200);
-    check_found("a", "{\"big\":\"vvvvvvvvvvvvvvvvvvvvvvvvvvvvvvvvvvvvvvvvvvvvvvvvvvvvvvvvvvvvvvvvvvvvvvvvvvvvvvvvvvvvvvvvvvvvvvvvvvvv\","
+    check_found("a", "{\"big\":\"vvvvvvvvvvvvvvvvvvvvvvvvvvvvvvvvvvvvvvvvvvvvvvvvvvvvvvvvvvvvvvvvvvvvvvvvvvvvvvvv\","
                      "\"t\":\"say \\\"h\xc3\xbc\\\"\\n\",\"k\":\"a\"}");
     check_error("b", ERR_TOO_LARGE, "shop", "600");
     check_error("c", ERR_TOO_LARGE, "shop", "1001");
     close_source();
-    open_source((struct config_source){.table = "wide", .key_column = "k", .value_columns = big, .value_column_count = 3}, 110);
+    open_source((struct config_source){.table = "wide", .key_column = "k", .value_columns = big, .value_column_count = 3}, 90);
     check_error("a", ERR_TOO_LARGE, "shop", "max_value_size");
 }
 END_TEST
@@ -718,7 +720,7 @@ START_TEST(deadlines_hold_with_a_stopped_server)
     ck_assert(clock_mono_us() - begin < (LOADER_GRACE_MS + 100) * MS);
     begin = clock_mono_us();
     ck_assert_int_eq(run(2000 * MS), ERR_UNAVAILABLE);
-    ck_assert(clock_mono_us() - begin < 20 * MS);
+    ck_assert(clock_mono_us() - begin < 80 * MS);
     ck_assert(!is_ready());
     kill(pid, SIGCONT);
     WAIT_FOR(is_ready());
