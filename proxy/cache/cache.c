@@ -65,6 +65,7 @@ struct operation *operation_get(struct cache *cache, const struct request *reque
     op->started_us = cache->loop->now_us;
     list_init(&op->link);
     op->is_done = false;
+    op->is_kept = false;
     op->is_exclusive = false;
     op->value = (struct span){NULL, 0};
     op->value_chunk = NULL;

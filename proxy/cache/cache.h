@@ -52,6 +52,7 @@ struct operation {
     void *owner;
     struct list link; /* the owner's, for its queue */
     bool is_done;     /* the owner's */
+    bool is_kept;     /* the owner's: done, and waiting for its turn */
     bool is_exclusive; /* takes several steps: the client's next request may not overtake it */
     /* A value to be stored, "\r\n" included; only good until cache_handle() returns. */
     struct span value;

@@ -193,8 +193,8 @@ static void set_tls(MYSQL *mysql, const char *ca)
 }
 
 /* What the session must be, whatever the server's defaults are: every SELECT by itself, seeing all that is committed; CHAR
- * columns without padding; and no statement that goes on for long after we have given it up. Each vendor skips the comment that is
- * meant for the other. */
+ * columns without padding; and no statement that goes on for long after we have given it up. Each vendor skips the comment meant
+ * for the other. */
 static void set_session(MYSQL *mysql, const struct config_database *config)
 {
     char text[256];

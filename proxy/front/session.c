@@ -12,6 +12,9 @@
 #define QUEUE_MAX 1024        /* requests of one client under way */
 #define QUEUE_CROWDED 16      /* the same, while the worker has more than PENDING_HIGH in all */
 #define PENDING_HIGH (1U << 18)
+#define UNDER_WAY_BYTES (8UL << 20) /* of replies that one client has coming, judged by those it had: others wait behind them at the nodes */
+#define UNDER_WAY_MIN 4 /* requests that are under way however large their replies may be */
+#define REPLY_GUESS (256U << 10) /* until there has been one */
 #define GROUP_FLUSH (64U << 10) /* bytes of a multi-get's reply that are worth a write before it is complete */
 #define IDLE_LOOK_US 1000000
 #define TOO_MANY "ERROR Too many open connections\r\n"
@@ -25,6 +28,8 @@ struct session {
     uint32_t queued;
     struct operation *storing; /* its value has not come yet */
     size_t swallow;            /* bytes of a value that is not wanted */
+    uint32_t reply_len; /* of a reply's value, typically */
+    size_t kept_bytes;  /* of values in the queue whose turn has not come */
     uint64_t active_us;
     uint64_t counted_in; /* bytes already in the metrics */
     uint64_t counted_out;
@@ -66,6 +71,35 @@ static void unlink_operation(struct session *s, struct operation *op)
     operation_put(op);
 }
 
+/* A client that lets pile up more than it may: what has been rendered, and what waits behind a reply that is not there yet. */
+static bool is_owed_too_much(struct session *s)
+{
+    size_t owed = s->stream.out.bytes + s->kept_bytes;
+    if (likely(owed <= s->front->config->max_client_buffer)) {
+        return false;
+    }
+    log_warn(s->front->log, "front: a client does not take its replies: disconnected at %zu bytes", owed);
+    count_client_error(s, ERR_OVERLOAD);
+    stream_close(&s->stream, ERR_OVERLOAD);
+    return true;
+}
+
+/* Keeps a reply until those before it are there. */
+static void keep(struct session *s, struct operation *op)
+{
+    if (op->reply.status != REPLY_VALUE) {
+        return;
+    }
+    if (!operation_hold(op)) {
+        op->reply.status = REPLY_ERROR;
+        op->reply.text = SPAN_LIT(CLASSIC_NO_MEMORY);
+        return;
+    }
+    op->is_kept = true;
+    s->kept_bytes += op->reply.value.len;
+    is_owed_too_much(s);
+}
+
 /* Renders what is done at the head of the queue. */
 static void render_ready(struct session *s)
 {
@@ -76,6 +110,9 @@ static void render_ready(struct session *s)
             break;
         }
         s->is_in_group = !op->request.is_last;
+        size_t len = op->reply.status == REPLY_VALUE ? op->reply.value.len : 0;
+        s->reply_len += (uint32_t)(len / 8) - s->reply_len / 8;
+        s->kept_bytes -= op->is_kept ? len : 0;
         if (unlikely(classic_render(&s->classic, &op->request, &op->reply, &s->stream.out) != OK)) {
             stream_close(&s->stream, ERR_NOMEM);
             return;
@@ -83,10 +120,7 @@ static void render_ready(struct session *s)
         metrics_observe(front->shard, METRIC_CLIENT_SECONDS, op->request.command, front->loop->now_us - op->started_us);
         unlink_operation(s, op);
     }
-    if (s->stream.out.bytes > front->config->max_client_buffer) {
-        log_warn(front->log, "front: a client does not read its replies: disconnected at %zu bytes", s->stream.out.bytes);
-        count_client_error(s, ERR_OVERLOAD);
-        stream_close(&s->stream, ERR_OVERLOAD);
+    if (is_owed_too_much(s)) {
         return;
     }
     if (s->stream.out.count > 0 && (!s->is_in_group || s->stream.out.bytes >= GROUP_FLUSH)) {
@@ -117,9 +151,8 @@ static void on_operation_done(struct operation *op)
     }
     if (likely(s->queue.next == &op->link)) {
         render_ready(s);
-    } else if (!operation_hold(op)) {
-        op->reply.status = REPLY_ERROR;
-        op->reply.text = SPAN_LIT(CLASSIC_NO_MEMORY);
+    } else {
+        keep(s, op);
     }
     if (unlikely(!s->stream.is_reading) && !s->is_parsing) {
         stream_continue(&s->stream);
@@ -288,7 +321,9 @@ static bool take_request(struct session *s)
 static bool may_go_on(const struct session *s)
 {
     uint32_t limit = likely(s->front->cache->pending < PENDING_HIGH) ? QUEUE_MAX : QUEUE_CROWDED;
-    return s->stream.is_open && !s->is_blocked && !s->is_finishing && s->queued < limit && s->stream.out.bytes < STREAM_HIGH;
+    uint64_t under_way_max = MIN(UNDER_WAY_BYTES, s->front->config->max_client_buffer / 2);
+    bool has_room = (uint64_t)s->queued * s->reply_len < under_way_max || s->queued < UNDER_WAY_MIN;
+    return s->stream.is_open && !s->is_blocked && !s->is_finishing && s->queued < limit && has_room && s->stream.out.bytes < STREAM_HIGH;
 }
 
 static void on_data(struct stream *stream)
@@ -397,6 +432,7 @@ void session_accept(void *ctx, int fd, bool is_unix)
     }
     struct session *s = xcalloc(1, sizeof *s);
     s->front = front;
+    s->reply_len = REPLY_GUESS;
     s->active_us = front->loop->now_us;
     list_init(&s->queue);
     classic_init(&s->classic);
@@ -415,7 +451,8 @@ static void on_idle_look(struct timer *timer)
     list_for_each(it, tmp, &front->sessions)
     {
         struct session *s = list_entry(it, struct session, link);
-        if (s->queued == 0 && front->loop->now_us - s->active_us > limit_us) {
+        bool owes_nothing = s->queued == (s->storing != NULL ? 1 : 0); /* half a value has come, and nothing since */
+        if (owes_nothing && front->loop->now_us - s->active_us > limit_us) {
             stream_close(&s->stream, ERR_TIMEOUT);
         }
     }

@@ -275,19 +275,21 @@ def test_reader_that_reads_late(sidecar, port):
     growth = Growth(sidecar)
     with Wire(port, receive_buffer=4096) as late:
         late.set("medium", b"m" * 20_000)
+        request = b"get medium\r\n"
         sent = 0
         late.socket.setblocking(False)
-        request = b"get medium\r\n" * 10
         try:
-            while sent < 3000:
-                late.socket.send(request)
-                sent += 10
+            while sent < 100_000:
+                sent += late.socket.send(request * 10)
                 assert serves(port)
         except BlockingIOError:
             pass
         late.socket.settimeout(20)
-        for _ in range(sent):
+        rest = threading.Thread(target=late.send, args=(request[sent % len(request):],))
+        rest.start()
+        for _ in range(sent // len(request) + 1):
             assert late.until(b"END\r\n") == b"VALUE medium 0 20000\r\n" + b"m" * 20_000 + b"\r\nEND\r\n"
+        rest.join()
     assert growth.of("outrigger_errors_total", source="client", error="overload") == 0
 
 

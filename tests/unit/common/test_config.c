@@ -1,6 +1,5 @@
 /* Every option, every default, every complaint with its line and words; then the real deploy/outrigger.yaml. */
 #include <check.h>
-#include <errno.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -218,7 +217,7 @@ START_TEST(every_option_of_a_namespace)
                                           "    ttl: 30d\n"
                                           "    ttl_jitter: 2h\n"
                                           "    negative_ttl: 0s\n"
-                                          "    lease_wait: 250ms\n"
+                                          "    lease_wait: 1000ms\n"
                                           "    lease_ttl: 1s\n"
                                           "    tombstone_ttl: 3000ms\n"
                                           "    source:\n"
@@ -239,7 +238,7 @@ START_TEST(every_option_of_a_namespace)
     ck_assert_uint_eq(n->ttl_s, 30 * 86400);
     ck_assert_uint_eq(n->ttl_jitter_s, 7200);
     ck_assert_uint_eq(n->negative_ttl_s, 0);
-    ck_assert_uint_eq(n->lease_wait_ms, 250);
+    ck_assert_uint_eq(n->lease_wait_ms, 1000); /* as long as the lease, and no longer */
     ck_assert_uint_eq(n->lease_ttl_s, 1);
     ck_assert_uint_eq(n->tombstone_ttl_s, 3);
     ck_assert_str_eq(n->source->table, "sh$op.pack_ages");
@@ -575,29 +574,34 @@ END_TEST
 
 /* ---- files, the command line, help ---- */
 
-static const char *source_root(void)
+/* The file in the source tree: where the compiler found this one (which may be relative to a folder that is not ours), or above the
+ * program or the working directory. */
+static FILE *open_deploy(void)
 {
-    const char *root = getenv("OUTRIGGER_ROOT"); /* else the tree that this file was compiled in */
-    static char path[4096];
-    if (root != NULL) {
-        return root;
+    static const char name[] = "deploy/outrigger.yaml";
+    char path[4400], from[2][4096];
+    const char *source_end = strstr(__FILE__, "tests/unit/common/");
+    ck_assert_ptr_nonnull(source_end);
+    snprintf(path, sizeof path, "%.*s%s", (int)(source_end - __FILE__), __FILE__, name);
+    FILE *file = fopen(path, "r");
+    ssize_t len = readlink("/proc/self/exe", from[0], sizeof from[0] - 1);
+    from[0][len > 0 ? len : 0] = '\0';
+    ck_assert_ptr_nonnull(getcwd(from[1], sizeof from[1] - 2));
+    strcat(from[1], "/.");
+    for (size_t i = 0; i < ARRAY_LEN(from); i++) {
+        for (char *slash; file == NULL && (slash = strrchr(from[i], '/')) != NULL;) {
+            *slash = '\0';
+            snprintf(path, sizeof path, "%s/%s", from[i], name);
+            file = fopen(path, "r");
+        }
     }
-    snprintf(path, sizeof path, "%s", __FILE__);
-    char *end = strstr(path, "tests/unit/common/");
-    ck_assert_ptr_nonnull(end);
-    if (end == path) {
-        return ".";
-    }
-    end[-1] = '\0';
-    return path;
+    ck_assert_msg(file != NULL, "no %s", name);
+    return file;
 }
 
 static char *read_deploy(void)
 {
-    char path[4200];
-    snprintf(path, sizeof path, "%s/deploy/outrigger.yaml", source_root());
-    FILE *file = fopen(path, "r");
-    ck_assert_msg(file != NULL, "%s: %s", path, strerror(errno));
+    FILE *file = open_deploy();
     char *text = xcalloc(1, 65536);
     ck_assert_uint_lt(fread(text, 1, 65535, file), 65535);
     fclose(file);

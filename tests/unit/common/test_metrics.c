@@ -30,8 +30,8 @@ static struct metrics *registry(void)
 
 static char *page(struct metrics *m)
 {
-    char *text = NULL;
-    size_t size = 0;
+    static char *text; /* static, because gcc 12 under TSan does not see that fclose() changes it, and warns of a pointer into the stack */
+    static size_t size;
     FILE *out = open_memstream(&text, &size);
     metrics_write_prometheus(m, out);
     fclose(out);

@@ -653,6 +653,7 @@ int main(void)
     tcase_add_test(tc, long_multi_get);
     suite_add_tcase(suite, tc);
     tc = tcase_create("render");
+    tcase_set_timeout(tc, 60);
     tcase_add_test(tc, render_gets);
     tcase_add_test(tc, render_groups_with_failures);
     tcase_add_test(tc, render_long_failure);

@@ -355,6 +355,7 @@ int main(void)
 {
     Suite *suite = suite_create("meta");
     TCase *tc = tcase_create("write");
+    tcase_set_timeout(tc, 60);
     tcase_add_test(tc, write_commands);
     tcase_add_test(tc, write_every_flag);
     tcase_add_test(tc, write_binary_keys);
@@ -362,6 +363,7 @@ int main(void)
     tcase_add_test(tc, write_without_memory);
     suite_add_tcase(suite, tc);
     tc = tcase_create("parse");
+    tcase_set_timeout(tc, 60);
     tcase_add_test(tc, parse_replies);
     tcase_add_test(tc, parse_a_value_of_some_size);
     tcase_add_test(tc, parse_hostile_nodes);
