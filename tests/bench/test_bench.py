@@ -336,6 +336,6 @@ def test_report_says_what_was_reached():
     data = {"machine": {"processor": "some"}, "cpus": {"proxy": 0, "load": 1, "nodes": 1}, "workloads": results(0.3, 3, 41),
             "memory": memory}
     text = report.write(data, measure.Plan(5, 3, 3.0, 0.5, 100))
-    assert "| throughput, 50 connections, pipelines of 16 | ≥ 2.50 × | 3.00 × | yes |" in text
-    assert "| median latency added at one connection | ≤ twemproxy's 40.0 µs | 41.00 µs | **no** |" in text
+    assert "| throughput, 50 connections, pipelines of 16 | ≥ 2.50 × | 3.000 × | yes |" in text
+    assert "| median latency added at one connection | ≤ twemproxy's 40.0 µs | 41.0 µs | **no** |" in text
     assert "| twemproxy | 1.0 MiB | 0.50 MiB | 0.50 MiB |" in text

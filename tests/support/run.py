@@ -101,11 +101,11 @@ def mariadb():
 
     with tempfile.TemporaryDirectory(prefix="outrigger-test-") as directory:
         os.chmod(directory, 0o755)
-        server = MariaDB(Path(directory) / "mariadb")
+        server = MariaDB(Path(directory) / "mariadb", arguments=["--max-allowed-packet=64M", "--autocommit=0"])
         try:
             server.start()
             server.create_schema("outrigger", "outrigger", "secret")
-            server.query("GRANT ALL ON *.* TO 'outrigger'@'%%'")
+            server.query("GRANT ALL ON *.* TO outrigger@127.0.0.1")
             yield {"OUTRIGGER_TEST_MYSQL": f"{server.address}:outrigger:secret:outrigger"}
         finally:
             server.close()

@@ -3,7 +3,7 @@ is taken: what drifts from round to round (clocks, other virtual machines) drops
 
 from dataclasses import dataclass
 from statistics import median
-from typing import Any, Callable, Dict, List, Optional
+from typing import Any, Callable, Dict, Iterable, List, Optional
 
 Run = Dict[str, Any]  # what load.py returns
 
@@ -68,6 +68,13 @@ def load_busy(run: Run) -> float:
 def disturbance(run: Run) -> float:
     """CPU time that others took on our processors, or the hypervisor, per second of the run."""
     return (run["others_cpu_s"] + run["stolen_s"]) / run["seconds"]
+
+
+def disturbed(runs: Iterable[Run], limit: float) -> str:
+    """As in "3 of 20"; nothing when there were none."""
+    runs = list(runs)
+    count = sum(disturbance(run) > limit for run in runs)
+    return f"{count} of {len(runs)}" if count else ""
 
 
 def latency(name: str) -> Callable[[Run], float]:

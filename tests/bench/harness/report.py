@@ -43,11 +43,16 @@ def _measured(data: Dict[str, Any]) -> List[Workload]:
     return [w for w in WORKLOADS if w.name in data["workloads"]]
 
 
+def all_runs(data: Dict[str, Any]) -> List[figures.Run]:
+    """Of the closed loop, from which ratios are formed."""
+    return [run for w in data["workloads"].values() for runs in w["closed"].values() for run in runs]
+
+
 def _machine(data: Dict[str, Any]) -> str:
     names = {"processor": "Processor", "memory": "Memory", "kernel": "Kernel", "system": "System", "outrigger": "Outrigger",
              "twemproxy": "twemproxy", "memcached": "memcached", "compiler": "Compiler", "date": "Date"}
     rows = [[names.get(key, key), value] for key, value in data["machine"].items()]
-    worst = [figures.disturbance(run) for w in data["workloads"].values() for runs in w["closed"].values() for run in runs]
+    worst = [figures.disturbance(run) for run in all_runs(data)]
     if worst:
         share = figures.spread(worst)
         rows.append(["CPU taken by other processes or the hypervisor during a run",
@@ -84,12 +89,14 @@ def _how(data: Dict[str, Any], plan: Plan) -> str:
 """
 
 
-def _must_reach(data: Dict[str, Any]) -> str:
+def _must_reach(data: Dict[str, Any], plan: Plan) -> str:
     rows = []
+    disturbed = figures.disturbed(all_runs(data), plan.max_disturbance)
+    warning = f"**{disturbed} runs were disturbed by other processes, even after repetition.**\n\n" if disturbed else ""
     for v in targets.verdicts(data["workloads"]):
         reached = "not measured" if v.reached is None else "yes" if v.reached else "**no**"
-        rows.append([v.what, v.target, _spread(v.measured) + (f" {v.unit}" if v.measured else ""), reached])
-    return _table(["", "target", "measured", "reached"], rows)
+        rows.append([v.what, v.target, _spread(v.measured, 3 if v.unit == "×" else 1) + (f" {v.unit}" if v.measured else ""), reached])
+    return warning + _table(["", "target", "measured", "reached"], rows)
 
 
 def _throughput(data: Dict[str, Any]) -> str:
@@ -146,7 +153,8 @@ def _memory(data: Dict[str, Any]) -> str:
 def write(data: Dict[str, Any], plan: Plan) -> str:
     parts = ["# Performance\n", "Written by `tests/bench/run --report`; every figure is from one run of it.\n",
              "## Machine\n", _machine(data), "## How it is measured\n", _how(data, plan)]
-    sections = [("Must reach", "Ratios are to twemproxy in the same rounds, unless the line says otherwise.\n", _must_reach),
+    sections = [("Must reach", "Ratios are to twemproxy in the same rounds, unless the line says otherwise.\n",
+                 lambda d: _must_reach(d, plan)),
                 ("Throughput", "", _throughput), ("CPU of the proxy", "", _cpu), ("Latency at a fixed rate", "", _latency),
                 ("One connection, one request at a time", "Round trips in the closed loop. Direct, generator and node share a processor; a proxy on another\nadds two "
                  "wake-ups of a processor each way, which on a virtual machine cost more than the work.\n", _round_trip)]

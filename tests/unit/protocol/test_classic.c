@@ -1,8 +1,8 @@
-#include <check.h>
 #include <stdarg.h>
 
 #include "proxy/protocol/classic.h"
 #include "proxy/protocol/token.h"
+#include "tests/unit/check_main.h"
 
 #define BAD_FORMAT "error[CLIENT_ERROR bad command line format] "
 #define BAD_EXPTIME "error[CLIENT_ERROR invalid exptime argument] "
@@ -662,9 +662,5 @@ int main(void)
     tcase_add_test(tc, render_without_memory);
     tcase_add_test(tc, round_trips);
     suite_add_tcase(suite, tc);
-    SRunner *runner = srunner_create(suite);
-    srunner_run_all(runner, CK_ENV);
-    int failed = srunner_ntests_failed(runner);
-    srunner_free(runner);
-    return failed != 0;
+    return check_main(suite);
 }

@@ -1,7 +1,7 @@
 /* The replies here are what a memcached 1.6.38 has said, unless they are malformed. */
-#include <check.h>
 
 #include "proxy/protocol/meta.h"
+#include "tests/unit/check_main.h"
 
 #define MAX_VALUE (1U << 20)
 #define K10 "kkkkkkkkkk"
@@ -369,9 +369,5 @@ int main(void)
     tcase_add_test(tc, parse_hostile_nodes);
     tcase_add_test(tc, parse_long_lines);
     suite_add_tcase(suite, tc);
-    SRunner *runner = srunner_create(suite);
-    srunner_run_all(runner, CK_ENV);
-    int failed = srunner_ntests_failed(runner);
-    srunner_free(runner);
-    return failed != 0;
+    return check_main(suite);
 }

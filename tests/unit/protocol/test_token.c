@@ -1,8 +1,8 @@
-#include <check.h>
 #include <errno.h>
 #include <inttypes.h>
 
 #include "proxy/protocol/token.h"
+#include "tests/unit/check_main.h"
 
 /* A heap copy of just these bytes, so that the sanitizer sees a read behind them. */
 static char *exact_copy(const char *bytes, size_t len)
@@ -261,9 +261,5 @@ int main(void)
     tcase_add_test(tc, numbers_at_random);
     tcase_add_test(tc, put);
     suite_add_tcase(suite, tc);
-    SRunner *runner = srunner_create(suite);
-    srunner_run_all(runner, CK_ENV);
-    int failed = srunner_ntests_failed(runner);
-    srunner_free(runner);
-    return failed != 0;
+    return check_main(suite);
 }
