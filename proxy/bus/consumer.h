@@ -11,10 +11,10 @@
  *   message ──▶ decode ──▶ one delivery for each event ──▶ sink … delivery_done ──▶ the last one: +ACK, or -NAK with a delay
  *        └── not understood: +TERM (it must not be in the way of others);  of a newer format: -NAK with a long delay
  *
- * The durable consumer has the own region's name, so the sidecars of this region share the work. Pulling is flow control by credit: what
- * pull requests have asked for and has neither come nor been given back. A new request goes out when credit falls to one batch, so two
- * are outstanding in rest. Batches grow while there is a backlog. All requests are over `PULL_EXPIRES` after the last one, whatever
- * was lost, so that credit can not leak for good.
+ * The durable consumer has the own region's name, so the sidecars of this region share the work. Pulling is flow control by
+ * credit: what pull requests have asked for and has neither come nor been given back. A new request goes out when credit falls to
+ * one batch, so two are outstanding in rest. Batches grow while there is a backlog. All requests are over `PULL_EXPIRES` after
+ * the last one, whatever was lost, so that credit can not leak for good.
  */
 #ifndef PROXY_BUS_CONSUMER_H
 #define PROXY_BUS_CONSUMER_H
@@ -25,8 +25,8 @@
 #include "proxy/bus/bus.h"
 #include "proxy/bus/jetstream.h"
 
-#define PULL_BATCH 256       /* messages of one request */
-#define PULL_BATCH_MAX 2048  /* … with a backlog; 4 relays × 2 of these stay below max_ack_pending */
+#define PULL_BATCH 256         /* messages of one request */
+#define PULL_BATCH_MAX 2048    /* … with a backlog; 4 relays × 2 of these stay below max_ack_pending */
 #define DELIVERIES_SOFT 32768  /* events being applied: from here on nothing more is asked for */
 #define DELIVERIES_HARD 262144 /* … and from here on what comes is left to be delivered again */
 

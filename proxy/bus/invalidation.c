@@ -105,7 +105,8 @@ bool invalidation_is_valid(const struct invalidation *e)
            e->timestamp_ms <= TIMESTAMP_MAX;
 }
 
-enum err invalidation_encode(const char *region, const struct invalidation *const *events, uint32_t count, char **out, size_t *out_len)
+enum err invalidation_encode(const char *region, const struct invalidation *const *events, uint32_t count, char **out,
+                             size_t *out_len)
 {
     *out = NULL;
     *out_len = 0;

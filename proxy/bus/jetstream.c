@@ -35,11 +35,13 @@ json_t *jetstream_stream_config(const char *region, const struct config_bus *bus
     char subjects[SUBJECT_MAX];
     jetstream_stream_name(region, name);
     snprintf(subjects, sizeof subjects, "outrigger.inval.%s.>", region);
-    /* discard old: a full stream drops what is oldest rather than refuse what is new, which would fail every writer of the region. */
-    return json_pack("{s:s, s:[s], s:s, s:s, s:s, s:I, s:I, s:I, s:I, s:i}", "name", name, "subjects", subjects, "retention", "limits",
-                     "storage", "file", "discard", "old", "max_age", (json_int_t)bus->stream_max_age_s * NS_PER_S, "max_bytes",
-                     (json_int_t)bus->stream_max_bytes, "max_msg_size", (json_int_t)(INVALIDATION_MESSAGE_MAX + MESSAGE_OVERHEAD),
-                     "duplicate_window", (json_int_t)(DUPLICATES_S * NS_PER_S), "num_replicas", (int)bus->stream_replicas);
+    /* discard old: a full stream drops what is oldest rather than refuse what is new, which would fail every writer of the
+     * region. */
+    return json_pack("{s:s, s:[s], s:s, s:s, s:s, s:I, s:I, s:I, s:I, s:i}", "name", name, "subjects", subjects, "retention",
+                     "limits", "storage", "file", "discard", "old", "max_age", (json_int_t)bus->stream_max_age_s * NS_PER_S,
+                     "max_bytes", (json_int_t)bus->stream_max_bytes, "max_msg_size",
+                     (json_int_t)(INVALIDATION_MESSAGE_MAX + MESSAGE_OVERHEAD), "duplicate_window",
+                     (json_int_t)(DUPLICATES_S * NS_PER_S), "num_replicas", (int)bus->stream_replicas);
 }
 
 json_t *jetstream_stream_merge(const json_t *existing, const json_t *wanted, bool *differs)
@@ -48,8 +50,7 @@ json_t *jetstream_stream_merge(const json_t *existing, const json_t *wanted, boo
     const char *key;
     json_t *value;
     *differs = false;
-    json_object_foreach((json_t *)(uintptr_t)wanted, key, value)
-    {
+    json_object_foreach((json_t *)(uintptr_t)wanted, key, value) {
         if (json_equal(json_object_get(merged, key), value)) {
             continue;
         }
@@ -67,9 +68,9 @@ char *jetstream_consumer_body(const char *stream, const char *region, uint32_t a
     char name[NAME_MAX_LEN];
     jetstream_consumer_name(region, name);
     json_t *body =
-        json_pack("{s:s, s:{s:s, s:s, s:s, s:I, s:i, s:i, s:s}}", "stream_name", stream, "config", "durable_name", name, "deliver_policy",
-                  "all", "ack_policy", "explicit", "ack_wait", (json_int_t)ack_wait_ms * NS_PER_MS, "max_deliver", -1,
-                  "max_ack_pending", MAX_ACK_PENDING, "replay_policy", "instant");
+        json_pack("{s:s, s:{s:s, s:s, s:s, s:I, s:i, s:i, s:s}}", "stream_name", stream, "config", "durable_name", name,
+                  "deliver_policy", "all", "ack_policy", "explicit", "ack_wait", (json_int_t)ack_wait_ms * NS_PER_MS,
+                  "max_deliver", -1, "max_ack_pending", MAX_ACK_PENDING, "replay_policy", "instant");
     char *text = body == NULL ? NULL : json_dumps(body, JSON_COMPACT);
     json_decref(body);
     return text;
@@ -124,7 +125,8 @@ void answer_clear(struct answer *answer)
     answer->root = NULL;
 }
 
-/* $JS.ACK.<stream>.<consumer>.<deliveries>.<5 more>, or with <domain>.<account hash>. in front of <stream> (and perhaps more at the end). */
+/* $JS.ACK.<stream>.<consumer>.<deliveries>.<5 more>, or with <domain>.<account hash>. in front of <stream> (and perhaps more at
+ * the end). */
 uint32_t jetstream_deliveries(const char *reply)
 {
     if (strncmp(reply, ACK_PREFIX, sizeof ACK_PREFIX - 1) != 0) {

@@ -1,7 +1,8 @@
 /* What:    the words of JetStream's API: names, subjects, request bodies, answers.
  * Owns:    nothing; bodies are the caller's to free().
  * Threads: any; pure.
- * Fails:   an answer that is not understood is ERR_PROTOCOL; one that reports an error is ERR_UNAVAILABLE if it may pass, else ERR_BUS.
+ * Fails:   an answer that is not understood is ERR_PROTOCOL; one that reports an error is ERR_UNAVAILABLE if it may pass, else
+ *          ERR_BUS.
  */
 #ifndef PROXY_BUS_JETSTREAM_H
 #define PROXY_BUS_JETSTREAM_H

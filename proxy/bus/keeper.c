@@ -108,11 +108,12 @@ static void compare(struct keeper *k, const json_t *info, uint64_t now_us)
     json_decref(merged);
 }
 
-/* The stream is there with other settings, which can not be changed. It works nevertheless: whether a publication reaches it shows in
- * the acknowledgement. */
+/* The stream is there with other settings, which can not be changed. It works nevertheless: whether a publication reaches it
+ * shows in the acknowledgement. */
 static void keep_as_it_is(struct keeper *k, const struct answer *answer)
 {
-    log_error(k->log, "bus: stream %s of this region (%s) has other settings than configured, and they can not be changed: %s (%d)",
+    log_error(k->log,
+              "bus: stream %s of this region (%s) has other settings than configured, and they can not be changed: %s (%d)",
               k->stream, k->region, answer->text, answer->err_code);
     kept(k, "is used as it is");
 }

@@ -17,9 +17,9 @@
 #define PINGS_OUT 2
 #define RECONNECT_MS 250
 #define RECONNECT_JITTER_MS 250
-#define PENDING_MESSAGES_MAX 65536   /* in the library, on their way to us */
-#define RECONNECT_BUFFER (64 << 10)  /* nothing of ours should get into it, see write_message() */
-#define REOPEN_MIN_MS 500            /* after what the library does not try again by itself: refused credentials, a bad URL */
+#define PENDING_MESSAGES_MAX 65536  /* in the library, on their way to us */
+#define RECONNECT_BUFFER (64 << 10) /* nothing of ours should get into it, see write_message() */
+#define REOPEN_MIN_MS 500           /* after what the library does not try again by itself: refused credentials, a bad URL */
 #define REOPEN_MAX_MS 10000
 #define CALLBACKS_END_MS 10000
 
@@ -239,7 +239,8 @@ struct letter {
     char bytes[];
 };
 
-/* Only on a connection that is up: the library would keep it for the next one, but by then the sender has given it up or sent it again. */
+/* Only on a connection that is up: the library would keep it for the next one, but by then the sender has given it up or sent it
+ * again. */
 static natsStatus write_message(struct link *link, const struct letter *letter)
 {
     if (link->connection == NULL || natsConnection_Status(link->connection) != NATS_CONN_STATUS_CONNECTED) {
@@ -386,8 +387,7 @@ static void link_close(struct link *link)
     clock_gettime(CLOCK_MONOTONIC, &deadline);
     deadline.tv_sec += CALLBACKS_END_MS / 1000;
     pthread_mutex_lock(&link->end_lock);
-    while (!have_callbacks_ended(link) &&
-           pthread_cond_timedwait(&link->end_changed, &link->end_lock, &deadline) != ETIMEDOUT) {
+    while (!have_callbacks_ended(link) && pthread_cond_timedwait(&link->end_changed, &link->end_lock, &deadline) != ETIMEDOUT) {
     }
     link->is_leaked = link->is_leaked || !have_callbacks_ended(link);
     pthread_mutex_unlock(&link->end_lock);
@@ -431,7 +431,7 @@ static void *link_main(void *arg)
         pause_before_reopening(link);
     }
     if (link->is_leaked && !atomic_load(&link->is_stopping)) {
-        log_error(link->log, "bus: the NATS library does not let go of the connection to region %s; it stays down until the sidecar is restarted",
+        log_error(link->log, "bus: the NATS library does not let go of the connection to region %s; it stays down",
                   link->options.name);
         while (!atomic_load(&link->is_stopping)) {
             wait_for_mail(link, -1);

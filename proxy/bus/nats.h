@@ -8,10 +8,11 @@
  *
  * (The file is named for the library; `nats_` is the library's own prefix, so ours is `link_`.)
  *
- * Every link has a thread of its own because the library writes to the socket in the publishing call, under the connection's lock: with a
- * peer that does not read, publishing, pinging and even asking for the connection's status wait for the write deadline. Connecting
- * (with its name lookup) and closing block as well. All of that happens on the link's thread only, so that a stuck peer holds up nobody
- * else. What is sent while the link is down is thrown away: whoever sent it hears of on_down, and sends again after on_up.
+ * Every link has a thread of its own because the library writes to the socket in the publishing call, under the connection's
+ * lock: with a peer that does not read, publishing, pinging and even asking for the connection's status wait for the write
+ * deadline. Connecting (with its name lookup) and closing block as well. All of that happens on the link's thread only, so that a
+ * stuck peer holds up nobody else. What is sent while the link is down is thrown away: whoever sent it hears of on_down, and
+ * sends again after on_up.
  */
 #ifndef PROXY_BUS_NATS_H
 #define PROXY_BUS_NATS_H
@@ -21,7 +22,7 @@
 #include "proxy/bus/transport.h"
 
 #define LINK_OUT_MAX (16U << 20) /* bytes waiting to be written; beyond: ERR_OVERLOAD */
-#define LINK_IN_MAX (64U << 20)  /* bytes waiting for the bus's thread; what is beyond is dropped (and so delivered again, unacknowledged) */
+#define LINK_IN_MAX (64U << 20)  /* bytes waiting for the bus's thread; what is beyond is dropped, and so delivered again */
 
 struct link;
 
@@ -30,7 +31,7 @@ struct link_options {
     const char *url;
     const char *credentials_file; /* or NULL */
     const char *client_name;      /* as the server's monitoring shows it */
-    bool send_asap; /* each message with a write of its own at once; else the library gathers for up to 1 ms */
+    bool send_asap;               /* each message with a write of its own at once; else the library gathers for up to 1 ms */
     const struct transport_handler *handler;
     void *ctx;
 };
@@ -39,8 +40,8 @@ struct link_options {
 enum err link_create(const struct link_options *options, struct log *log, struct mailbox *mailbox, struct link **out);
 struct transport *link_transport(struct link *link);
 void link_stop(struct link *link); /* starts to close; does not wait */
-/* Waits for the link's thread. No event is posted after it; those in the mailbox must be drained (the handler is not called any more)
- * before link_destroy(). */
+/* Waits for the link's thread. No event is posted after it; those in the mailbox must be drained (the handler is not called any
+ * more) before link_destroy(). */
 void link_join(struct link *link);
 void link_destroy(struct link **link);
 

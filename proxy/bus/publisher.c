@@ -9,8 +9,8 @@
 #define RETRY_MAX_MS 500
 #define SILENCE_US 1000000ULL /* without an acknowledgement for so long, a message is sent again */
 
-/* A key takes at most twice its length in JSON (quotes and backslashes; what would take more goes as base64), the rest of an event less
- * than 100 bytes: a full batch always fits. */
+/* A key takes at most twice its length in JSON (quotes and backslashes; what would take more goes as base64), the rest of an
+ * event less than 100 bytes: a full batch always fits. */
 static_assert(PUBLISH_EVENTS_MAX * (2 * KEY_MAX + 100) + 200 <= INVALIDATION_MESSAGE_MAX, "a batch must fit into a message");
 static_assert(PUBLISH_EVENTS_MAX <= INVALIDATION_EVENTS_MAX, "others must accept our batches");
 
@@ -232,7 +232,8 @@ static bool was_stored(struct publisher *p, const struct answer *answer)
     if (stream != NULL && strcmp(stream, p->stream) == 0 && json_is_integer(json_object_get(answer->root, "seq"))) {
         return true;
     }
-    log_error(p->log, "bus: %s was not stored by stream %s: another stream has this subject, and the other regions do not read it",
+    log_error(p->log,
+              "bus: %s was not stored by stream %s: another stream has this subject, and the other regions do not read it",
               p->subject, p->stream);
     return false;
 }

@@ -2,15 +2,16 @@
  * Owns:    struct publisher is the bus's; the publications are lent to it from publisher_submit() until on_done.
  * Threads: the bus's thread. on_done runs where the publication's reply_to is drained.
  * Fails:   a publication ends with ERR_OVERLOAD (max_pending others wait), ERR_UNAVAILABLE (not connected), ERR_TIMEOUT
- *          (publish_timeout), ERR_BUS (refused by JetStream), ERR_INVALID or ERR_STOPPING. After ERR_TIMEOUT it may yet reach the stream:
- *          harmless, because an invalidation only ever makes an entry go away.
+ *          (publish_timeout), ERR_BUS (refused by JetStream), ERR_INVALID or ERR_STOPPING. After ERR_TIMEOUT it may yet reach the
+ *          stream: harmless, because an invalidation only ever makes an entry go away.
  *
  *   submit ──▶ waiting ──▶ batch: one message ──send──▶ INVAL_<region> ──acknowledged──▶ on_done
  *                            ▲    └── nobody answers, or silence: the same message again after a pause ──┐
  *                            └────────────────────────────────────────────────────────────────────────┘
  *
- * While fewer than PUBLISH_WINDOW messages are under way, what waits is sent at once; beyond that it piles up, and goes in one message
- * as soon as an acknowledgement makes room. A message keeps its Nats-Msg-Id when it is sent again, so JetStream stores it once.
+ * While fewer than PUBLISH_WINDOW messages are under way, what waits is sent at once; beyond that it piles up, and goes in one
+ * message as soon as an acknowledgement makes room. A message keeps its Nats-Msg-Id when it is sent again, so JetStream stores it
+ * once.
  */
 #ifndef PROXY_BUS_PUBLISHER_H
 #define PROXY_BUS_PUBLISHER_H
@@ -46,7 +47,7 @@ struct publisher {
     uint32_t max_pending;
     bool is_up;
     bool is_stopping;
-    uint32_t pending; /* publications, waiting or in a batch */
+    uint32_t pending;         /* publications, waiting or in a batch */
     struct publication *head; /* waiting */
     struct publication *tail;
     uint64_t next_number;

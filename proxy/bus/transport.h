@@ -1,7 +1,8 @@
-/* What:    the seam between the bus's machines (publisher, keeper, consumer) and the messaging below: NATS core messages, out and in.
+/* What:    the seam between the bus's machines (publisher, keeper, consumer) and the messaging below: NATS messages, out and in.
  * Owns:    nothing; everything handed over is borrowed for the call.
  * Threads: the bus's thread, both ways.
- * Fails:   send: ERR_OVERLOAD when too much is waiting to be written, ERR_UNAVAILABLE while stopping. Sent does not mean received.
+ * Fails:   send: ERR_OVERLOAD when too much is waiting to be written, ERR_UNAVAILABLE while stopping. Sent does not mean
+ *          received.
  *
  * One transport is one connection to one region's NATS (nats.h); in the unit tests it is a script.
  */

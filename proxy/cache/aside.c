@@ -61,7 +61,7 @@ void aside_start(struct operation *op)
 {
     struct cache *cache = op->cache;
     const struct request *request = &op->request;
-    struct node *node = pool_pick(&cache->pool, request->key);
+    struct node *node = cache->pool.nodes[op->home];
     struct meta_request meta;
     meta.with = 0;
     meta.key = request->key;

@@ -62,6 +62,7 @@ struct operation *operation_get(struct cache *cache, const struct request *reque
     op->request.key.data = op->key_bytes;
     op->reply.chunk = NULL;
     op->namespace = cache->namespaces->fallback;
+    op->home = 0;
     op->started_us = cache->loop->now_us;
     list_init(&op->link);
     op->is_done = false;
@@ -97,18 +98,34 @@ void operation_done(struct operation *op, enum reply_status status)
     op->on_done(op);
 }
 
-enum err cache_submit(struct cache *cache, const struct meta_request *request, struct span value, struct chunk *chunk,
+void operation_locate(struct operation *const *ops, uint32_t count)
+{
+    struct span keys[KETAMA_MANY];
+    uint32_t homes[KETAMA_MANY];
+    if (count == 0) {
+        return;
+    }
+    for (uint32_t i = 0; i < count; i++) {
+        keys[i] = ops[i]->request.key;
+    }
+    ketama_pick_many(ops[0]->cache->pool.ring, keys, count, homes);
+    for (uint32_t i = 0; i < count; i++) {
+        ops[i]->home = homes[i];
+    }
+}
+
+enum err cache_submit(struct cache *cache, uint32_t home, const struct meta_request *request, struct span value, struct chunk *chunk,
                       struct node_call *call)
 {
     if (unlikely(cache->is_stopping)) {
         return ERR_STOPPING;
     }
-    return node_submit(pool_pick(&cache->pool, request->key), request, value, chunk, call);
+    return node_submit(cache->pool.nodes[home], request, value, chunk, call);
 }
 
 static const char *home_name(const struct operation *op)
 {
-    return op->cache->config->pool.nodes[ketama_pick(op->cache->pool.ring, op->request.key)].address.text;
+    return op->cache->config->pool.nodes[op->home].address.text;
 }
 
 void operation_fail(struct operation *op, const char *fmt, ...)

@@ -47,6 +47,7 @@ struct operation {
     struct request request; /* its key is in key_bytes */
     struct reply reply;
     const struct namespace *namespace;
+    uint32_t home; /* the index of the key's home node, from operation_locate() on */
     uint64_t started_us;
     void (*on_done)(struct operation *op);
     void *owner;
@@ -72,7 +73,10 @@ void cache_deinit(struct cache *cache);
 struct operation *operation_get(struct cache *cache, const struct request *request); /* copies the key */
 void operation_put(struct operation *op);
 
-/* Starts it; on_done may be called before this returns. */
+/* Finds the home nodes of up to KETAMA_MANY operations with keys, together, which is cheaper than one by one. */
+void operation_locate(struct operation *const *ops, uint32_t count);
+
+/* Starts an operation that has been located (flush_all has no key and need not be); on_done may be called before this returns. */
 void cache_handle(struct operation *op);
 
 /* Ends an operation with its reply. Within on_reply the value need not be kept by the caller: on_done either renders it at once or
@@ -85,8 +89,8 @@ void operation_refused(struct operation *op, const struct meta_reply *reply);
 /* Keeps the value beyond the callback it was delivered in; false without memory. */
 bool operation_hold(struct operation *op);
 
-/* node_submit() to the key's home node; ERR_STOPPING once the worker is being torn down. */
-enum err cache_submit(struct cache *cache, const struct meta_request *request, struct span value, struct chunk *chunk,
+/* node_submit() to the node with this index; ERR_STOPPING once the worker is being torn down. */
+enum err cache_submit(struct cache *cache, uint32_t home, const struct meta_request *request, struct span value, struct chunk *chunk,
                       struct node_call *call);
 
 /* A version that is newer than all this worker gave out or saw. */

@@ -4,6 +4,7 @@ struct fill_call {
     struct node_call call;
     struct cache *cache;
     const struct namespace *namespace;
+    uint32_t home;
     uint64_t lease; /* to be given back if the store fails; 0: none */
     void (*on_done)(void *ctx, enum fill_result result);
     void *ctx;
@@ -14,7 +15,7 @@ struct fill_call {
 static void finish(struct fill_call *f, enum fill_result result)
 {
     if (result == FILL_FAILED && f->lease != 0) {
-        lease_give_back(f->cache, f->namespace, span_of(f->key, f->key_len), f->lease, true);
+        lease_give_back(f->cache, f->namespace, span_of(f->key, f->key_len), f->home, f->lease, true);
     }
     if (f->on_done != NULL) {
         f->on_done(f->ctx, result);
@@ -41,11 +42,12 @@ static void on_stored(struct node_call *call, enum err err, const struct meta_re
     finish(f, result);
 }
 
-static struct fill_call *call_create(struct cache *cache, const struct namespace *namespace, struct span key)
+static struct fill_call *call_create(struct cache *cache, const struct namespace *namespace, struct span key, uint32_t home)
 {
     struct fill_call *f = xmalloc(sizeof *f);
     f->cache = cache;
     f->namespace = namespace;
+    f->home = home;
     f->lease = 0;
     f->on_done = NULL;
     f->ctx = NULL;
@@ -57,7 +59,7 @@ static struct fill_call *call_create(struct cache *cache, const struct namespace
 
 void fill_start(const struct fill *fill)
 {
-    struct fill_call *f = call_create(fill->cache, fill->namespace, fill->key);
+    struct fill_call *f = call_create(fill->cache, fill->namespace, fill->key, fill->home);
     f->lease = fill->gives_back ? fill->guard : 0;
     f->on_done = fill->on_done;
     f->ctx = fill->ctx;
@@ -74,7 +76,7 @@ void fill_start(const struct fill *fill)
     };
     /* The value as a node wants it ends with "\r\n"; whoever made this chunk left room for it. */
     struct span value = span_of(fill->value.data, fill->value.len + 2);
-    enum err err = cache_submit(fill->cache, &meta, value, fill->chunk, &f->call);
+    enum err err = cache_submit(fill->cache, fill->home, &meta, value, fill->chunk, &f->call);
     if (err != OK) {
         finish(f, FILL_FAILED);
     }
@@ -87,9 +89,10 @@ static void on_given_back(struct node_call *call, enum err err, const struct met
     free(f);
 }
 
-void lease_give_back(struct cache *cache, const struct namespace *namespace, struct span key, uint64_t lease, bool is_tombstone)
+void lease_give_back(struct cache *cache, const struct namespace *namespace, struct span key, uint32_t home, uint64_t lease,
+                     bool is_tombstone)
 {
-    struct fill_call *f = call_create(cache, namespace, key);
+    struct fill_call *f = call_create(cache, namespace, key, home);
     f->call.on_reply = on_given_back;
     struct meta_request meta = {.command = META_DELETE, .with = META_CAS, .key = key, .cas = lease};
     if (is_tombstone) {
@@ -98,7 +101,7 @@ void lease_give_back(struct cache *cache, const struct namespace *namespace, str
         meta.ttl = namespace->config->tombstone_ttl_s;
         meta.version = lease;
     }
-    enum err err = cache_submit(cache, &meta, (struct span){NULL, 0}, NULL, &f->call);
+    enum err err = cache_submit(cache, home, &meta, (struct span){NULL, 0}, NULL, &f->call);
     if (err != OK) {
         on_given_back(&f->call, err, NULL, NULL);
     }

@@ -14,6 +14,7 @@ struct fill {
     struct cache *cache;
     const struct namespace *namespace;
     struct span key;
+    uint32_t home;    /* its node */
     uint64_t guard;   /* the CAS that the key must still have */
     uint64_t version; /* that it then gets */
     uint32_t flags;
@@ -29,6 +30,7 @@ struct fill {
 void fill_start(const struct fill *fill);
 
 /* Gives a lease back: the stub or tombstone with this CAS goes, or becomes a tombstone that can be won again. */
-void lease_give_back(struct cache *cache, const struct namespace *namespace, struct span key, uint64_t lease, bool is_tombstone);
+void lease_give_back(struct cache *cache, const struct namespace *namespace, struct span key, uint32_t home, uint64_t lease,
+                     bool is_tombstone);
 
 #endif

@@ -10,6 +10,7 @@ struct invalidate {
     struct node_call call;
     struct cache *cache;
     const struct namespace *namespace;
+    uint32_t home;
     enum { LOOK, MARK, DELETE } step;
     uint32_t tries;
     uint64_t version;
@@ -35,7 +36,7 @@ static void finish(struct invalidate *inv, enum err err, enum invalidate_result 
 static void submit(struct invalidate *inv, struct meta_request *meta)
 {
     meta->key = span_of(inv->key, inv->key_len);
-    enum err err = cache_submit(inv->cache, meta, (struct span){NULL, 0}, NULL, &inv->call);
+    enum err err = cache_submit(inv->cache, inv->home, meta, (struct span){NULL, 0}, NULL, &inv->call);
     if (err != OK) {
         finish(inv, err, INVALIDATED);
     }
@@ -75,7 +76,7 @@ static void on_looked(struct invalidate *inv, const struct meta_reply *reply)
     bool has_value = !reply->won && !reply->wait && !reply->stale;
     if (inv->expected != 0) {
         if (reply->won) { /* our look took the lease of a tombstone: it must be winnable again */
-            lease_give_back(inv->cache, inv->namespace, span_of(inv->key, inv->key_len), reply->cas, true);
+            lease_give_back(inv->cache, inv->namespace, span_of(inv->key, inv->key_len), inv->home, reply->cas, true);
         }
         if (!has_value || reply->cas != inv->expected) {
             finish(inv, OK, has_value ? INVALIDATE_EXISTS : INVALIDATE_NOT_FOUND);
@@ -134,6 +135,7 @@ void invalidate_start(struct cache *cache, const struct namespace *namespace, st
         .call.on_reply = on_reply,
         .cache = cache,
         .namespace = namespace,
+        .home = ketama_pick(cache->pool.ring, key),
         .version = version,
         .expected = expected,
         .on_done = on_done,

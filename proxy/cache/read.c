@@ -73,6 +73,7 @@ static void retouch(struct operation *op, const struct meta_reply *reply, struct
         .cache = op->cache,
         .namespace = op->namespace,
         .key = op->request.key,
+        .home = op->home,
         .guard = reply->cas,
         .version = reply->cas,
         .flags = reply->client_flags,
@@ -124,7 +125,7 @@ static void prepare_load(struct read *r, uint64_t lease)
 static void give_back(struct read *r)
 {
     if (r->lease != 0) {
-        lease_give_back(r->op->cache, r->op->namespace, r->op->request.key, r->lease, r->is_tombstone);
+        lease_give_back(r->op->cache, r->op->namespace, r->op->request.key, r->op->home, r->lease, r->is_tombstone);
         r->lease = 0;
     }
 }
@@ -181,6 +182,7 @@ static void fill(struct read *r)
         .cache = op->cache,
         .namespace = op->namespace,
         .key = op->request.key,
+        .home = op->home,
         .guard = r->lease,
         .version = loaded->version,
         .gives_back = true,
@@ -298,7 +300,7 @@ static void ask(struct operation *op)
     meta.vivify_ttl = op->namespace->config->lease_ttl_s;
     meta.version = cache_version(op->cache);
     op->call.on_reply = on_reply;
-    enum err err = cache_submit(op->cache, &meta, (struct span){NULL, 0}, NULL, &op->call);
+    enum err err = cache_submit(op->cache, op->home, &meta, (struct span){NULL, 0}, NULL, &op->call);
     if (unlikely(err != OK)) {
         load(op, 0);
     }

@@ -50,7 +50,7 @@ static void on_reply(struct node_call *call, enum err err, const struct meta_rep
     }
     if (reply->status != META_VA || reply->won || reply->wait || reply->stale || is_negative(reply)) {
         if (reply->won) { /* our look took the lease of a tombstone: it must be winnable again */
-            lease_give_back(op->cache, op->namespace, op->request.key, reply->cas, true);
+            lease_give_back(op->cache, op->namespace, op->request.key, op->home, reply->cas, true);
         }
         finish(op, REPLY_NOT_FOUND);
         return;
@@ -59,6 +59,7 @@ static void on_reply(struct node_call *call, enum err err, const struct meta_rep
         .cache = op->cache,
         .namespace = op->namespace,
         .key = op->request.key,
+        .home = op->home,
         .guard = reply->cas,
         .version = reply->cas,
         .flags = reply->client_flags,
@@ -80,7 +81,7 @@ static void look(struct operation *op)
     struct meta_request meta = {
         .command = META_GET, .with = META_WANT_VALUE | META_WANT_FLAGS | META_WANT_CAS, .key = op->request.key};
     op->call.on_reply = on_reply;
-    enum err err = cache_submit(op->cache, &meta, (struct span){NULL, 0}, NULL, &op->call);
+    enum err err = cache_submit(op->cache, op->home, &meta, (struct span){NULL, 0}, NULL, &op->call);
     if (err != OK) {
         fail(op, err);
     }

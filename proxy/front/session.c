@@ -228,12 +228,42 @@ static void dispatch(struct session *s, struct operation *op)
                     metric_index2(op->request.command, s->front->config->namespace_count, op->namespace->index), 1);
         break;
     default:
+        operation_locate(&op, 1);
         break;
     }
     cache_handle(op);
     /* Still at the end of the queue, so it is not done, and may be looked at. */
     if (s->queue.prev == &op->link && op->is_exclusive && !op->is_done) {
         s->is_blocked = true;
+    }
+}
+
+/* Starts the GETs that have been collected. */
+static void dispatch_batch(struct front *front)
+{
+    uint32_t count = front->batched;
+    if (count == 0) {
+        return;
+    }
+    front->batched = 0;
+    operation_locate(front->batch, count);
+    for (uint32_t i = 0; i < count; i++) {
+        cache_handle(front->batch[i]);
+    }
+}
+
+/* A GET waits for those behind it that have been received, too; anything else goes at once, after them. */
+static void collect_or_dispatch(struct session *s, struct operation *op)
+{
+    struct front *front = s->front;
+    if (op->request.op != OP_GET) {
+        dispatch_batch(front);
+        dispatch(s, op);
+        return;
+    }
+    front->batch[front->batched++] = op;
+    if (front->batched == KETAMA_MANY) {
+        dispatch_batch(front);
     }
 }
 
@@ -244,6 +274,7 @@ static void refuse_large(struct session *s, struct operation *op)
     s->swallow = op->request.value_len + 2;
     if (op->request.op == OP_SET) {
         op->request.op = OP_DELETE;
+        dispatch_batch(s->front);
         dispatch(s, op);
         return;
     }
@@ -272,6 +303,7 @@ static bool take_value(struct session *s)
     }
     op->value = span_of(input.data, wanted);
     op->value_chunk = s->stream.in;
+    dispatch_batch(s->front);
     dispatch(s, op);
     stream_consume(&s->stream, wanted);
     return true;
@@ -291,7 +323,7 @@ static bool take_request(struct session *s)
         op = enqueue(s, &request);
         stream_consume(&s->stream, consumed);
         if (likely(!request.has_value)) {
-            dispatch(s, op);
+            collect_or_dispatch(s, op);
         } else if (is_too_large(s, &request)) {
             refuse_large(s, op);
         } else {
@@ -342,6 +374,7 @@ static void on_data(struct stream *stream)
             break;
         }
     }
+    dispatch_batch(s->front);
     s->is_parsing = false;
     if (!stream->is_open) {
         return;

@@ -28,6 +28,8 @@ struct front {
     _Atomic uint32_t *connection_count; /* of all workers, for max_connections */
     uint64_t started_ms;                /* wall clock, for stats */
     bool is_draining;
+    struct operation *batch[KETAMA_MANY]; /* GETs just parsed, whose home nodes are looked for together; empty between callbacks */
+    uint32_t batched;
     struct timer idle_timer; /* looks for idle clients, when there is an idle_timeout */
 };
 

@@ -10,7 +10,7 @@
 
 struct pool {
     const struct ketama *ring;
-    struct node **nodes;
+    struct node **nodes; /* by the index that the ring picks for a key */
     uint32_t count;
     struct resolver resolver;
 };
@@ -21,12 +21,6 @@ enum err pool_ring(const struct config_pool *config, struct ketama **out);
 void pool_init(struct pool *pool, const struct ketama *ring, const struct config *config, struct loop *loop, struct log *log,
                struct metrics_shard *metrics);
 void pool_deinit(struct pool *pool);
-
-/* The home node of a key. */
-static inline struct node *pool_pick(const struct pool *pool, struct span key)
-{
-    return pool->nodes[ketama_pick(pool->ring, key)];
-}
 
 /* Every node has been tried: see node_was_tried(). */
 bool pool_was_tried(const struct pool *pool);

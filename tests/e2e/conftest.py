@@ -3,9 +3,10 @@
 The sidecar is $OUTRIGGER_BINARY, or else the one that tests/run builds with sanitizers.
 """
 
+import itertools
 import os
 from pathlib import Path
-from typing import Callable, Iterator, NamedTuple
+from typing import Callable, Iterator, NamedTuple, Optional
 
 import pytest
 
@@ -82,16 +83,22 @@ def plain_outrigger(directory: Path, pool: str, **options) -> Outrigger:
     return outrigger
 
 
+_numbers = itertools.count(1)
+
+
 @pytest.fixture
 def start(watch, directory) -> Iterator[Callable[..., Outrigger]]:
     """A function: a configuration to a sidecar of this test only; `until` is Outrigger.start()'s, the rest Outrigger()'s."""
     started = []
 
-    def call(config: dict, until: str = "ready", **options) -> Outrigger:
-        options.setdefault("name", f"outrigger-{len(started) + 1}")
+    def call(config: dict, until: Optional[str] = "ready", **options) -> Outrigger:
+        options.setdefault("name", f"outrigger-{next(_numbers)}")
         sidecar = Outrigger(directory, {"threads": 2, **config}, **options)
         started.append(sidecar)
-        return sidecar.start(until)
+        sidecar.start(until)
+        if until == "listening":
+            sidecar.process.wait_until(lambda: sidecar.http("GET", "/healthz")[0] == 200, "admin answering")
+        return sidecar
     yield call
     for sidecar in started:
         sidecar.close()

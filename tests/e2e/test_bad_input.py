@@ -312,6 +312,7 @@ def test_replies_that_wait_for_one_before_them_count_too(start, directory):
             growth.reaches(1, "outrigger_errors_total", source="client", error="overload")
             assert lazy.rest() == b""
         assert sees(pair.port, on_second[0]) is not None
+        nodes[0].process.resume()
     finally:
         pair.close()
         for node in nodes:

@@ -1,5 +1,5 @@
-/* What:    two buses, east and west, in one process, with a real nats-server each: what is published in one region is applied in the
- *          other, whatever happens to the servers. Skipped where no nats-server is installed. The servers are our children, on free
+/* What:    two buses, east and west, in one process, with a real nats-server each: what is published in one region is applied in
+ * the other, whatever happens to the servers. Skipped where no nats-server is installed. The servers are our children, on free
  *          ports below 32768, and die with us.
  */
 #include <arpa/inet.h>
@@ -34,6 +34,7 @@ struct server {
     uint16_t port;
     char store[128];
     char url[64];
+    bool has_password; /* which our URLs do not name */
 };
 
 static struct server servers[REGIONS];
@@ -75,8 +76,17 @@ static void server_start(struct server *s)
     char log[160];
     snprintf(port, sizeof port, "%u", s->port);
     snprintf(log, sizeof log, "%s/log", s->store);
-    char *const argv[] = {server_path, (char *)"-a", (char *)"127.0.0.1", (char *)"-p", port, (char *)"-js",
-                          (char *)"-sd", s->store, (char *)"-l", log, NULL};
+    char *argv[16] = {server_path, (char *)"-a", (char *)"127.0.0.1", (char *)"-p", port, (char *)"-js", (char *)"-sd", s->store};
+    size_t argc = 8;
+    argv[argc++] = (char *)"-l";
+    argv[argc++] = log;
+    if (s->has_password) {
+        argv[argc++] = (char *)"--user";
+        argv[argc++] = (char *)"user";
+        argv[argc++] = (char *)"--pass";
+        argv[argc++] = (char *)"secret";
+    }
+    argv[argc] = NULL;
     s->pid = fork();
     ck_assert_int_ge(s->pid, 0);
     if (s->pid == 0) { /* of a process with threads: nothing but system calls, or a lock that was held elsewhere stays so */
@@ -110,7 +120,8 @@ static void server_say(struct server *s, const char *subject, const char *data)
 {
     char text[2048];
     char buffer[8192];
-    int n = snprintf(text, sizeof text, "CONNECT {\"verbose\":false}\r\nPUB %s _INBOX.nobody %zu\r\n%s\r\nPING\r\n", subject, strlen(data), data);
+    int n = snprintf(text, sizeof text, "CONNECT {\"verbose\":false}\r\nPUB %s _INBOX.nobody %zu\r\n%s\r\nPING\r\n", subject,
+                     strlen(data), data);
     int fd = connect_to(s->port);
     ck_assert_int_ge(fd, 0);
     ck_assert_int_eq(write(fd, text, (size_t)n), n);
@@ -265,7 +276,8 @@ static void bus_up(uint32_t region)
     r->registry = metric_registry_create(&r->config, commands, 1);
     ck_assert_int_eq(mailbox_init(&r->mailbox), OK);
     ck_assert_int_eq(pthread_create(&r->thread, NULL, worker, r), 0);
-    ck_assert_int_eq(bus_create(&r->config, r->log, metric_registry_metrics(r->registry), (struct bus_sink){apply, r}, &r->bus), OK);
+    ck_assert_int_eq(bus_create(&r->config, r->log, metric_registry_metrics(r->registry), (struct bus_sink){apply, r}, &r->bus),
+                     OK);
 }
 
 static void bus_down(uint32_t region)
@@ -289,13 +301,13 @@ static uint64_t sum(uint32_t region, enum metric metric, uint32_t index)
     return metrics_sum(metric_registry_metrics(regions[region].registry), metric, index);
 }
 
-#define WAIT(condition, seconds)                                                                    \
-    do {                                                                                            \
-        uint64_t wait_until_us = clock_mono_us() + (seconds)*1000000ULL;                            \
-        while (!(condition)) {                                                                      \
-            ck_assert_msg(clock_mono_us() < wait_until_us, "%s: not within %d s", #condition, seconds); \
-            pause_ms(2);                                                                            \
-        }                                                                                           \
+#define WAIT(condition, seconds)                                                                                                 \
+    do {                                                                                                                         \
+        uint64_t wait_until_us = clock_mono_us() + (seconds)*1000000ULL;                                                         \
+        while (!(condition)) {                                                                                                   \
+            ck_assert_msg(clock_mono_us() < wait_until_us, "%s: not within %d s", #condition, seconds);                          \
+            pause_ms(2);                                                                                                         \
+        }                                                                                                                        \
     } while (0)
 
 static bool is_ready(uint32_t region)
@@ -308,6 +320,7 @@ static void setup(void)
 {
     for (uint32_t i = 0; i < REGIONS; i++) {
         struct server *s = &servers[i];
+        *s = (struct server){.pid = 0};
         snprintf(s->store, sizeof s->store, "/tmp/outrigger-bus-%s-XXXXXX", region_names[i]);
         ck_assert_ptr_nonnull(mkdtemp(s->store));
         s->port = free_port();
@@ -574,7 +587,8 @@ START_TEST(link_to_a_server_that_does_not_read)
     ck_assert_int_eq(mailbox_init(&box), OK);
     link_box = &box;
     struct log *log = log_create(STDERR_FILENO, LOG_ERROR);
-    struct link_options options = {.name = "east", .url = s->url, .client_name = "test", .send_asap = true, .handler = &handler, .ctx = &state};
+    struct link_options options = {
+        .name = "east", .url = s->url, .client_name = "test", .send_asap = true, .handler = &handler, .ctx = &state};
     ck_assert_int_eq(link_create(&options, log, &box, &link), OK);
     WAIT(drained(state.is_up), 10);
     kill(s->pid, SIGSTOP);
@@ -632,6 +646,37 @@ START_TEST(a_url_is_shown_without_its_password)
         link_display_url(urls[i][0], out, sizeof out);
         ck_assert_str_eq(out, urls[i][1]);
     }
+}
+END_TEST
+
+/* The library gives a connection up when its credentials were refused twice; we do not. */
+START_TEST(refused_credentials_are_tried_again)
+{
+    servers[WEST].has_password = true;
+    server_start(&servers[WEST]);
+    server_start(&servers[EAST]);
+    bus_up(WEST);
+    WAIT(sum(WEST, METRIC_BUS_CONNECTED, 1) == 1, 10);
+    publish(WEST, 0);
+    WAIT(atomic_load(&regions[WEST].result_count[ERR_UNAVAILABLE]) == 1, 1);
+    pause_ms(3000); /* several attempts */
+    ck_assert_uint_eq(sum(WEST, METRIC_BUS_CONNECTED, 0), 0);
+    server_kill(&servers[WEST]);
+    servers[WEST].has_password = false;
+    server_start(&servers[WEST]);
+    WAIT(is_ready(WEST), 20);
+    publish(WEST, 1);
+    WAIT(atomic_load(&regions[WEST].result_count[OK]) == 1, 2);
+    /* And after it had been connected. */
+    servers[WEST].has_password = true;
+    server_kill(&servers[WEST]);
+    server_start(&servers[WEST]);
+    pause_ms(3000);
+    ck_assert(!is_ready(WEST));
+    server_kill(&servers[WEST]);
+    servers[WEST].has_password = false;
+    server_start(&servers[WEST]);
+    WAIT(is_ready(WEST), 20);
 }
 END_TEST
 
@@ -709,6 +754,7 @@ int main(void)
         tcase_add_test(tc, peer_down_or_frozen);
         tcase_add_test(tc, link_to_a_server_that_does_not_read);
         tcase_add_test(tc, a_url_is_shown_without_its_password);
+        tcase_add_test(tc, refused_credentials_are_tried_again);
         tcase_add_test(tc, deleted_stream_is_made_again);
         tcase_add_test(tc, stops_while_busy);
     }

@@ -91,16 +91,18 @@ START_TEST(creates_and_pulls)
     ck_assert_uint_eq(consumer_step(&consumer, T0), UINT64_MAX);
     consumer_on_up(&consumer, T0);
     ck_assert_str_eq(fake_last(fake)->subject, "$JS.API.CONSUMER.DURABLE.CREATE.INVAL_east.to_west");
-    ck_assert_str_eq(fake_last(fake)->data,
-                     "{\"stream_name\":\"INVAL_east\",\"config\":{\"durable_name\":\"to_west\",\"deliver_policy\":\"all\",\"ack_policy\":"
-                     "\"explicit\",\"ack_wait\":10000000000,\"max_deliver\":-1,\"max_ack_pending\":20000,\"replay_policy\":\"instant\"}}");
+    ck_assert_str_eq(
+        fake_last(fake)->data,
+        "{\"stream_name\":\"INVAL_east\",\"config\":{\"durable_name\":\"to_west\",\"deliver_policy\":\"all\",\"ack_policy\":"
+        "\"explicit\",\"ack_wait\":10000000000,\"max_deliver\":-1,\"max_ack_pending\":20000,\"replay_policy\":\"instant\"}}");
     ck_assert_ptr_nonnull(consumer_problem(&consumer));
     answer(CREATED, T0);
     ck_assert_ptr_null(consumer_problem(&consumer));
     consumer_step(&consumer, T0);
     ck_assert_uint_eq(fake->count, 3); /* two are outstanding */
     ck_assert_str_eq(fake->sent[1].subject, "$JS.API.CONSUMER.MSG.NEXT.INVAL_east.to_west");
-    ck_assert_str_eq(fake->sent[1].data, "{\"batch\":256,\"max_bytes\":4194304,\"expires\":5000000000,\"idle_heartbeat\":1250000000}");
+    ck_assert_str_eq(fake->sent[1].data,
+                     "{\"batch\":256,\"max_bytes\":4194304,\"expires\":5000000000,\"idle_heartbeat\":1250000000}");
     ck_assert_str_ne(fake->sent[1].reply, fake->sent[2].reply);
     consumer_step(&consumer, T0 + S);
     ck_assert_uint_eq(fake->count, 3);
@@ -117,7 +119,9 @@ START_TEST(acknowledges_when_all_is_applied)
     start(T0);
     uint32_t sent = fake->count;
     message("outrigger.inval.east.key", REPLY,
-            RAW("{\"key\":\"a\",\"version\":\"5\",\"timestamp\":1795464000000},{\"key64\":\"//4=\",\"version\":\"6\",\"timestamp\":1}"), T0);
+            RAW("{\"key\":\"a\",\"version\":\"5\",\"timestamp\":1795464000000},{\"key64\":\"//"
+                "4=\",\"version\":\"6\",\"timestamp\":1}"),
+            T0);
     ck_assert_uint_eq(delivered, 2);
     ck_assert_uint_eq(deliveries[0]->event.version, 5);
     ck_assert_mem_eq(deliveries[0]->event.key, "a", 1);
@@ -206,7 +210,11 @@ END_TEST
 
 START_TEST(strangers_are_not_answered)
 {
-    static const char *const replies[] = {"", "x", "$JS.ACK.", "$JS.ACK.INVAL_east.to_west.1", "$SYS.REQ.SERVER.PING",
+    static const char *const replies[] = {"",
+                                          "x",
+                                          "$JS.ACK.",
+                                          "$JS.ACK.INVAL_east.to_west.1",
+                                          "$SYS.REQ.SERVER.PING",
                                           "x$JS.ACK.INVAL_east.to_west.1.7.7.1795464000000000000.0"};
     start(T0);
     uint32_t sent = fake->count;
@@ -286,8 +294,14 @@ START_TEST(requests_that_end_at_once_are_throttled)
     static const struct {
         int status;
         const char *description;
-    } ends[] = {{408, "Interest Expired"}, {404, "No Messages"}, {409, "Message Size Exceeds MaxBytes"}, {409, "Batch Completed"},
-                {409, "Exceeded MaxWaiting"}, {409, "Server Shutdown"}, {400, "Bad Request"}, {777, ""}};
+    } ends[] = {{408, "Interest Expired"},
+                {404, "No Messages"},
+                {409, "Message Size Exceeds MaxBytes"},
+                {409, "Batch Completed"},
+                {409, "Exceeded MaxWaiting"},
+                {409, "Server Shutdown"},
+                {400, "Bad Request"},
+                {777, ""}};
     for (uint32_t i = 0; i < ARRAY_LEN(ends); i++) {
         uint64_t now_us = T0 + i * 100 * S;
         start(now_us);
@@ -386,7 +400,7 @@ START_TEST(missed_heartbeats_ask_again)
     uint64_t heard_us = T0 + 3750 * MS;
     ck_assert_uint_le(consumer_step(&consumer, heard_us), heard_us + 5 * S);
     consumer_step(&consumer, heard_us + 5 * S);
-    ck_assert_uint_eq(fake->count, sent + 2); /* asked again */
+    ck_assert_uint_eq(fake->count, sent + 2);                                      /* asked again */
     status(&request, fake_pending(408, "Request Timeout", 256), heard_us + 5 * S); /* of before: no effect */
     ck_assert_uint_eq(consumer.credit, 512);
     consumer_step(&consumer, heard_us + 10 * S);
@@ -415,7 +429,8 @@ START_TEST(a_slow_sink_holds_back)
     static char data[80000];
     size_t used = (size_t)snprintf(data, sizeof data, "{\"format\":1,\"region\":\"east\",\"events\":[");
     for (uint32_t i = 0; i < 1024; i++) {
-        used += (size_t)snprintf(data + used, sizeof data - used, "%s{\"key\":\"%u\",\"version\":\"1\",\"timestamp\":1}", i > 0 ? "," : "", i);
+        used += (size_t)snprintf(data + used, sizeof data - used, "%s{\"key\":\"%u\",\"version\":\"1\",\"timestamp\":1}",
+                                 i > 0 ? "," : "", i);
     }
     snprintf(data + used, sizeof data - used, "]}");
     start(T0);

@@ -102,8 +102,9 @@ START_TEST(exact_text)
     char *text = NULL;
     size_t len = 0;
     ck_assert_int_eq(invalidation_encode("east", events, 2, &text, &len), OK);
-    ck_assert_str_eq(text, "{\"format\":1,\"region\":\"east\",\"events\":[{\"key\":\"package:bash\",\"version\":\"3761\",\"timestamp\":"
-                           "1795464000123},{\"key64\":\"//4=\",\"version\":\"9\",\"timestamp\":5}]}");
+    ck_assert_str_eq(text,
+                     "{\"format\":1,\"region\":\"east\",\"events\":[{\"key\":\"package:bash\",\"version\":\"3761\",\"timestamp\":"
+                     "1795464000123},{\"key64\":\"//4=\",\"version\":\"9\",\"timestamp\":5}]}");
     ck_assert_uint_eq(len, strlen(text));
     free(text);
 }
@@ -178,9 +179,9 @@ START_TEST(keys64)
     accept(EVENT("\"key64\":\"aw==\"", "\"1\"", "1"));
     accept(EVENT("\"key64\":\"//4=\"", "\"1\"", "1"));
     accept(EVENT("\"key64\":\"////\"", "\"1\"", "1"));
-    static const char *const bad[] = {"",     "a",     "aw",       "aw=",      "aw===",    "a===", "====", "ax==",
-                                      "//5=", "a w=",  "aw==\\n",  "_-==",     "aw==aw==", "=aaa", "aa=a", "aaaa=",
-                                      "aaa*", "aaa\\\\", "a\xc3\xa4==", "aaaaaaa"};
+    static const char *const bad[] = {"",     "a",     "aw",   "aw=",     "aw===",       "a===",     "====",
+                                      "ax==", "//5=",  "a w=", "aw==\\n", "_-==",        "aw==aw==", "=aaa",
+                                      "aa=a", "aaaa=", "aaa*", "aaa\\\\", "a\xc3\xa4==", "aaaaaaa"};
     for (size_t i = 0; i < ARRAY_LEN(bad); i++) {
         snprintf(text, sizeof text, MESSAGE("{\"key64\":\"%s\",\"version\":\"1\",\"timestamp\":1}"), bad[i]);
         refuse(text);
@@ -271,8 +272,9 @@ START_TEST(envelopes)
     /* One bad event spoils the message: applying half of it and acknowledging would lose the rest. */
     refuse(MESSAGE("{\"key\":\"k\",\"version\":\"1\",\"timestamp\":1},{\"key\":\"k\",\"version\":\"x\",\"timestamp\":1}"));
     /* What we do not know is not our business. */
-    accept("{\"format\":1,\"x\":[1,{\"y\":null}],\"region\":\"east\",\"events\":[{\"key\":\"k\",\"version\":\"1\",\"timestamp\":1,"
-           "\"cause\":{\"who\":\"me\"}}]}");
+    accept(
+        "{\"format\":1,\"x\":[1,{\"y\":null}],\"region\":\"east\",\"events\":[{\"key\":\"k\",\"version\":\"1\",\"timestamp\":1,"
+        "\"cause\":{\"who\":\"me\"}}]}");
 }
 END_TEST
 
@@ -304,7 +306,8 @@ START_TEST(limits)
     for (uint32_t n = INVALIDATION_EVENTS_MAX; n <= INVALIDATION_EVENTS_MAX + 1; n++) {
         size_t used = (size_t)snprintf(text, size, "{\"format\":1,\"region\":\"east\",\"events\":[");
         for (uint32_t i = 0; i < n; i++) {
-            used += (size_t)snprintf(text + used, size - used, "%s{\"key\":\"%u\",\"version\":\"1\",\"timestamp\":1}", i > 0 ? "," : "", i);
+            used += (size_t)snprintf(text + used, size - used, "%s{\"key\":\"%u\",\"version\":\"1\",\"timestamp\":1}",
+                                     i > 0 ? "," : "", i);
         }
         used += (size_t)snprintf(text + used, size - used, "]}");
         enum err err = invalidation_decode("east", span_of(text, used), &events, &count, error, sizeof error);

@@ -375,10 +375,11 @@ START_TEST(creates_the_stream)
     ck_assert_str_eq(fake_last(fake)->subject, "$JS.API.STREAM.INFO.INVAL_west");
     keeper_answer(NOT_FOUND, T0);
     ck_assert_str_eq(fake_last(fake)->subject, "$JS.API.STREAM.CREATE.INVAL_west");
-    ck_assert_str_eq(fake_last(fake)->data,
-                     "{\"name\":\"INVAL_west\",\"subjects\":[\"outrigger.inval.west.>\"],\"retention\":\"limits\",\"storage\":\"file\","
-                     "\"discard\":\"old\",\"max_age\":86400000000000,\"max_bytes\":1073741824,\"max_msg_size\":528384,"
-                     "\"duplicate_window\":30000000000,\"num_replicas\":1}");
+    ck_assert_str_eq(
+        fake_last(fake)->data,
+        "{\"name\":\"INVAL_west\",\"subjects\":[\"outrigger.inval.west.>\"],\"retention\":\"limits\",\"storage\":\"file\","
+        "\"discard\":\"old\",\"max_age\":86400000000000,\"max_bytes\":1073741824,\"max_msg_size\":528384,"
+        "\"duplicate_window\":30000000000,\"num_replicas\":1}");
     ck_assert_str_eq(keeper_problem(&keeper), "missing");
     keeper_answer("{\"config\":{}}", T0);
     ck_assert_ptr_null(keeper_problem(&keeper));
@@ -395,10 +396,11 @@ END_TEST
 START_TEST(updates_other_settings)
 {
     keeper_on_up(&keeper, T0);
-    keeper_answer("{\"config\":{\"name\":\"INVAL_west\",\"subjects\":[\"outrigger.inval.west.>\"],\"retention\":\"limits\",\"storage\":"
-                  "\"file\",\"discard\":\"new\",\"max_age\":1,\"max_bytes\":1073741824,\"max_msg_size\":528384,\"duplicate_window\":"
-                  "30000000000,\"num_replicas\":1,\"placement\":{\"tags\":[\"ssd\"]}}}",
-                  T0);
+    keeper_answer(
+        "{\"config\":{\"name\":\"INVAL_west\",\"subjects\":[\"outrigger.inval.west.>\"],\"retention\":\"limits\",\"storage\":"
+        "\"file\",\"discard\":\"new\",\"max_age\":1,\"max_bytes\":1073741824,\"max_msg_size\":528384,\"duplicate_window\":"
+        "30000000000,\"num_replicas\":1,\"placement\":{\"tags\":[\"ssd\"]}}}",
+        T0);
     ck_assert_str_eq(fake_last(fake)->subject, "$JS.API.STREAM.UPDATE.INVAL_west");
     ck_assert_ptr_nonnull(strstr(fake_last(fake)->data, "\"discard\":\"old\""));
     ck_assert_ptr_nonnull(strstr(fake_last(fake)->data, "\"max_age\":86400000000000"));

@@ -214,6 +214,29 @@ START_TEST(extremes)
 }
 END_TEST
 
+START_TEST(many_at_once_are_the_same_as_one_by_one)
+{
+    struct ketama_node nodes[] = {{"10.0.0.1", 11211, 1}, {"10.0.0.2", 11211, 3}, {"10.0.0.3", 11212, 2}};
+    struct ketama *many = NULL;
+    ck_assert_int_eq(ketama_create(nodes, 3, &many), OK);
+    char text[KETAMA_MANY][260];
+    for (uint32_t round = 0; round < 2000; round++) {
+        struct span keys[KETAMA_MANY];
+        uint32_t count = 1 + round % KETAMA_MANY;
+        for (uint32_t i = 0; i < count; i++) {
+            int len = snprintf(text[i], sizeof text[i], "%*s:%u:%u", (int)(round % 230), "key", round, i);
+            keys[i] = span_of(text[i], (size_t)len);
+        }
+        uint32_t picked[KETAMA_MANY];
+        ketama_pick_many(many, keys, count, picked);
+        for (uint32_t i = 0; i < count; i++) {
+            ck_assert_uint_eq(picked[i], ketama_pick(many, keys[i]));
+        }
+    }
+    ketama_destroy(&many);
+}
+END_TEST
+
 int main(void)
 {
     Suite *suite = suite_create("ketama");
@@ -229,6 +252,7 @@ int main(void)
     tcase_add_test(all, fingerprints);
     tcase_add_test(all, refused);
     tcase_add_test(all, extremes);
+    tcase_add_test(all, many_at_once_are_the_same_as_one_by_one);
     suite_add_tcase(suite, all);
     return check_main(suite);
 }
