@@ -1,5 +1,6 @@
 """Starting and ending: with everything else down, with bad options and configurations, and by SIGTERM."""
 
+import contextlib
 import re
 import signal
 import socket
@@ -9,12 +10,12 @@ import subprocess
 import pytest
 
 from local import ports
+from local.mariadb import MariaDB
 from local.memcached import Memcached
 from local.region import Region
 from local.yaml_text import dump
 from support import Outrigger, Wire, log_of, sees, serves, until
 from through import NAMESPACES, SCHEMA, prepare
-from local.mariadb import MariaDB
 
 
 @pytest.fixture(scope="module")
@@ -236,7 +237,7 @@ def test_database_down(start, directory, node):
 
 def test_wrong_password(start, directory, node):
     """It says so, and not what the password was."""
-    with MariaDBContext(directory / "locked") as primary:
+    with contextlib.closing(MariaDB(directory / "locked").start()) as primary:
         sidecar = start({"pool": {"nodes": [node.address]}, "namespaces": NAMESPACES,
                          "database": {"primary": primary.address, "schema": SCHEMA, "user": "outrigger", "password": "hunter2"}}, until="listening")
         until(lambda: "Access denied" in log_of(sidecar), "the log")
@@ -245,14 +246,6 @@ def test_wrong_password(start, directory, node):
         primary.create_schema(SCHEMA, "outrigger", "hunter2")
         sidecar.wait("ready")
         sidecar.close()
-
-
-class MariaDBContext(MariaDB):
-    def __enter__(self):
-        return self.start()
-
-    def __exit__(self, *_):
-        self.close()
 
 
 def test_bus_down(start, directory):
