@@ -136,8 +136,8 @@ uint32_t jetstream_deliveries(const char *reply)
     size_t count = 0;
     for (const char *at = reply; at != NULL && count < ARRAY_LEN(tokens); count++) {
         tokens[count] = at;
-        at = strchr(at, '.');
-        at = at == NULL ? NULL : at + 1;
+        const char *dot = strchr(at, '.');
+        at = dot == NULL ? NULL : dot + 1;
     }
     if (count < 9) {
         return 0;

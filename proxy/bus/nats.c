@@ -152,13 +152,17 @@ static void on_closed(natsConnection *connection, void *closure)
     pthread_mutex_unlock(&link->end_lock);
 }
 
-static void on_subscription_ended(void *closure)
+static void set_subscription_ended(struct link *link, bool has_ended)
 {
-    struct link *link = closure;
     pthread_mutex_lock(&link->end_lock);
-    link->has_subscription_ended = true;
+    link->has_subscription_ended = has_ended;
     pthread_cond_signal(&link->end_changed);
     pthread_mutex_unlock(&link->end_lock);
+}
+
+static void on_subscription_ended(void *closure)
+{
+    set_subscription_ended(closure, true);
 }
 
 static void on_error(natsConnection *connection, natsSubscription *subscription, natsStatus status, void *closure)
@@ -345,7 +349,7 @@ static natsStatus link_open(struct link *link)
         s = set_options(link, options);
     }
     atomic_store(&link->is_closed, false);
-    link->has_connection_ended = false; /* no callback can run yet */
+    link->has_connection_ended = false; /* no callback of this connection can run yet, and none of the last one any more */
     link->has_subscription_ended = true;
     if (s == NATS_OK) {
         s = natsConnection_Connect(&link->connection, options);
@@ -361,7 +365,11 @@ static natsStatus link_open(struct link *link)
     if (s != NATS_OK) {
         return s;
     }
-    link->has_subscription_ended = natsSubscription_SetOnCompleteCB(link->subscription, on_subscription_ended, link) != NATS_OK;
+    /* Before it can be called: the library may be closing the connection this very moment. */
+    set_subscription_ended(link, false);
+    if (natsSubscription_SetOnCompleteCB(link->subscription, on_subscription_ended, link) != NATS_OK) {
+        set_subscription_ended(link, true); /* closed already: nothing will be called */
+    }
     report_status(link, link->connection, kind, "can not connect");
     return NATS_OK;
 }
