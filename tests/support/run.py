@@ -138,7 +138,7 @@ def run_unit(tally, name=None):
 def run_e2e(tally, name=None):
     build(ASAN, ["-Dtests=true", "--buildtype=debugoptimized", "-Db_sanitize=address,undefined", "-Db_lundef=false"], [])
     report = os.path.join(ASAN, "e2e.xml")
-    command = ["/usr/bin/python3", "-m", "pytest", "-q", "-rf", "--tb=short", "-p", "no:cacheprovider", "--junitxml", report, "tests/e2e"]
+    command = ["/usr/bin/python3", "-m", "pytest", "-q", "-rf", "--tb=short", "-p", "no:cacheprovider", "--junitxml", report, "tests/e2e", "tests/bench"]
     if name is not None:
         command += ["-k", name]
     status = subprocess.run(command, cwd=ROOT, env=dict(os.environ, PYTHONDONTWRITEBYTECODE="1", **ENVIRONMENT), check=False).returncode
