@@ -22,6 +22,7 @@ static const char *const sources[SOURCES] = {
     [SOURCE_NODE] = "node",
     [SOURCE_DATABASE] = "database",
     [SOURCE_BUS] = "bus",
+    [SOURCE_CLOCK] = "clock",
 };
 
 static const char *const errors[ERR_COUNT] = {

@@ -48,7 +48,9 @@ static void listen_when_ready(struct timer *timer)
         return;
     }
     for (uint32_t i = 0; i < config->listen_count; i++) {
-        listener_open(&w->listeners[i], &w->loop, w->listen_fds[i], config->listen[i].path != NULL, &w->front, session_accept);
+        if (listener_open(&w->listeners[i], &w->loop, w->listen_fds[i], config->listen[i].path != NULL, &w->front, session_accept) != OK) {
+            log_error(w->context.log, "worker %u does not accept clients on %s: no memory", w->index, config->listen[i].text);
+        }
     }
     w->is_listening = true;
 }
@@ -56,7 +58,7 @@ static void listen_when_ready(struct timer *timer)
 static void look_for_end(struct timer *timer)
 {
     struct worker *w = container_of(timer, struct worker, drain_timer);
-    if (w->front.session_count == 0 && w->cache.pending == 0) {
+    if (w->front.session_count == 0 && w->cache.pending == w->cache.remote_pending) {
         atomic_store_explicit(&w->is_drained, true, memory_order_release);
         return;
     }
@@ -123,6 +125,9 @@ enum err worker_create(const struct worker_context *context, uint32_t index, uin
     front_init(&w->front);
     timer_init(&w->ready_timer, &w->loop, listen_when_ready);
     timer_init(&w->drain_timer, &w->loop, look_for_end);
+    /* The first mail of all: an invalidation may be delivered before the thread runs, but not before there is a pool to apply it to. */
+    w->start_mail.deliver = on_start;
+    mailbox_post(&w->loop.mailbox, &w->start_mail);
     *out = w;
     return OK;
 }
@@ -141,8 +146,6 @@ enum err worker_start(struct worker *w, struct loader *loader, struct bus *bus)
 {
     w->cache.loader = loader;
     w->cache.bus = bus;
-    w->start_mail.deliver = on_start;
-    mailbox_post(&w->loop.mailbox, &w->start_mail);
     w->has_thread = pthread_create(&w->thread, NULL, run, w) == 0;
     return w->has_thread ? OK : ERR_NOMEM;
 }

@@ -27,6 +27,7 @@ void cache_init(struct cache *cache, const struct config *config, const struct n
     cache->free = NULL;
     cache->free_count = 0;
     cache->pending = 0;
+    cache->remote_pending = 0;
     cache->is_stopping = false;
     version_clock_init(&cache->clock, clock_id, config->max_clock_skew_ms);
 }
@@ -43,6 +44,15 @@ void cache_deinit(struct cache *cache)
 uint64_t cache_version(struct cache *cache)
 {
     return version_next(&cache->clock, clock_wall_ms());
+}
+
+void cache_observe(struct cache *cache, uint64_t version)
+{
+    if (unlikely(!version_observe(&cache->clock, version, clock_wall_ms()))) {
+        log_warn(cache->log, "cache: met a version further ahead of this clock than max_clock_skew (%u ms): check the clocks (NTP)",
+                 cache->config->max_clock_skew_ms);
+        metrics_add(cache->metrics, METRIC_ERRORS, metric_index2(SOURCE_CLOCK, ERR_COUNT, ERR_INVALID), 1);
+    }
 }
 
 struct operation *operation_get(struct cache *cache, const struct request *request)

@@ -35,7 +35,8 @@ struct cache {
     struct operation *free;
     uint32_t free_count;
     bool is_stopping; /* nothing is submitted to nodes or the loader any more */
-    uint32_t pending; /* operations, fills and invalidations under way: a worker stops when there are none */
+    uint32_t pending;        /* operations, fills and invalidations under way */
+    uint32_t remote_pending; /* of these, the invalidations of other regions: nobody waits for them at the end, they are delivered again */
 };
 
 #define ERROR_TEXT_MAX 200
@@ -95,5 +96,7 @@ enum err cache_submit(struct cache *cache, uint32_t home, const struct meta_requ
 
 /* A version that is newer than all this worker gave out or saw. */
 uint64_t cache_version(struct cache *cache);
+/* Moves the clock past a version that was seen; one from beyond max_clock_skew is counted and logged. */
+void cache_observe(struct cache *cache, uint64_t version);
 
 #endif

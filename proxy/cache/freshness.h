@@ -33,11 +33,16 @@ static inline bool freshness_survives(uint64_t entry_version, uint64_t invalidat
     return freshness_allows(entry_version, version_shift(invalidation_version, skew_ms));
 }
 
-/* The version of the tombstone that an invalidation leaves on an entry. Never older than what is there: a tombstone that was already newer
- * covers more. */
-static inline uint64_t freshness_tombstone(uint64_t entry_version, uint64_t invalidation_version)
+/* The version of the tombstone that an invalidation leaves on an entry: strictly newer than what is there. Not older, because what is there may
+ * be a tombstone that covers more; and not equal, because an unchanged CAS would leave the guards of fills and of joined loads that began before
+ * the invalidation in force. `now` is a new version of the clock that has seen the entry's; where even that is not newer (an entry from beyond the
+ * skew), the next number is. */
+static inline uint64_t freshness_tombstone(uint64_t entry_version, uint64_t invalidation_version, uint64_t now)
 {
-    return entry_version > invalidation_version ? entry_version : invalidation_version;
+    if (invalidation_version > entry_version) {
+        return invalidation_version;
+    }
+    return now > entry_version ? now : entry_version + 1;
 }
 
 #endif

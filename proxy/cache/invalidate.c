@@ -1,6 +1,5 @@
 #include "proxy/cache/invalidate.h"
 
-#include "common/clock.h"
 #include "proxy/cache/fill.h"
 #include "proxy/cache/freshness.h"
 
@@ -12,6 +11,7 @@ struct invalidate {
     const struct namespace *namespace;
     uint32_t home;
     enum { LOOK, MARK, DELETE } step;
+    bool is_remote; /* an event from the bus: it may be old, and entries may be newer. A client's own change is of now */
     uint32_t tries;
     uint64_t version;
     uint64_t expected;
@@ -25,9 +25,6 @@ static void on_reply(struct node_call *call, enum err err, const struct meta_rep
 
 static void finish(struct invalidate *inv, enum err err, enum invalidate_result result)
 {
-    if (err == OK && result == INVALIDATED) {
-        metrics_add(inv->cache->metrics, METRIC_TOMBSTONES, inv->namespace->index, 1);
-    }
     inv->on_done(inv->ctx, err, result);
     inv->cache->pending--;
     free(inv);
@@ -60,13 +57,15 @@ static void look(struct invalidate *inv)
 
 static void mark(struct invalidate *inv, uint64_t seen)
 {
+    struct cache *cache = inv->cache;
     inv->step = MARK;
+    cache_observe(cache, seen);
     struct meta_request meta = {
         .command = META_DELETE,
         .with = META_CAS | META_INVALIDATE | META_DROP_VALUE | META_TTL | META_VERSION,
         .cas = seen,
         .ttl = inv->namespace->config->tombstone_ttl_s,
-        .version = freshness_tombstone(seen, inv->version),
+        .version = freshness_tombstone(seen, inv->version, cache_version(cache)),
     };
     submit(inv, &meta);
 }
@@ -82,7 +81,7 @@ static void on_looked(struct invalidate *inv, const struct meta_reply *reply)
             finish(inv, OK, has_value ? INVALIDATE_EXISTS : INVALIDATE_NOT_FOUND);
             return;
         }
-    } else if (!reply->won && freshness_survives(reply->cas, inv->version, inv->cache->config->max_clock_skew_ms)) {
+    } else if (inv->is_remote && !reply->won && freshness_survives(reply->cas, inv->version, inv->cache->config->max_clock_skew_ms)) {
         finish(inv, OK, INVALIDATED);
         return;
     }
@@ -109,6 +108,7 @@ static void on_reply(struct node_call *call, enum err err, const struct meta_rep
         break;
     case MARK:
         if (reply->status == META_HD) {
+            metrics_add(inv->cache->metrics, METRIC_TOMBSTONES, inv->namespace->index, 1);
             finish(inv, OK, INVALIDATED);
             return;
         }
@@ -127,8 +127,8 @@ static void on_reply(struct node_call *call, enum err err, const struct meta_rep
     finish(inv, reply->status == META_REFUSED ? ERR_REMOTE : ERR_PROTOCOL, INVALIDATED);
 }
 
-void invalidate_start(struct cache *cache, const struct namespace *namespace, struct span key, uint64_t version, uint64_t expected,
-                      void (*on_done)(void *ctx, enum err err, enum invalidate_result result), void *ctx)
+static struct invalidate *create(struct cache *cache, const struct namespace *namespace, struct span key, uint64_t version,
+                                 void (*on_done)(void *ctx, enum err err, enum invalidate_result result), void *ctx)
 {
     struct invalidate *inv = xmalloc(sizeof *inv);
     *inv = (struct invalidate){
@@ -137,35 +137,53 @@ void invalidate_start(struct cache *cache, const struct namespace *namespace, st
         .namespace = namespace,
         .home = ketama_pick(cache->pool.ring, key),
         .version = version,
-        .expected = expected,
         .on_done = on_done,
         .ctx = ctx,
         .key_len = key.len,
     };
     memcpy(inv->key, key.data, key.len);
     cache->pending++;
-    if (namespace->config->read == READ_ASIDE) {
-        /* What an application set carries no lower bound of when it was true, so nothing of it survives. */
-        inv->step = DELETE;
-        submit(inv, &(struct meta_request){.command = META_DELETE});
-        return;
-    }
+    return inv;
+}
+
+void invalidate_start(struct cache *cache, const struct namespace *namespace, struct span key, uint64_t version, uint64_t expected,
+                      void (*on_done)(void *ctx, enum err err, enum invalidate_result result), void *ctx)
+{
+    struct invalidate *inv = create(cache, namespace, key, version, on_done, ctx);
+    inv->expected = expected;
     look(inv);
 }
 
+struct remote {
+    struct cache *cache;
+    struct delivery *delivery;
+};
+
 static void on_delivery_applied(void *ctx, enum err err, enum invalidate_result result)
 {
-    delivery_done(ctx, err);
+    struct remote *remote = ctx;
+    struct delivery *delivery = remote->delivery;
+    remote->cache->remote_pending--;
+    free(remote);
+    delivery_done(delivery, err);
 }
 
 void invalidate_delivery(struct cache *cache, struct delivery *delivery)
 {
     const struct invalidation *event = &delivery->event;
     struct span key = span_of(event->key, event->key_len);
-    if (!version_observe(&cache->clock, event->version, clock_wall_ms())) {
-        log_warn(cache->log, "cache: an invalidation of region %s is further ahead of this clock than max_clock_skew: check the clocks (NTP)",
-                 cache->config->bus->peers[delivery->peer].region);
-        metrics_add(cache->metrics, METRIC_ERRORS, metric_index2(SOURCE_BUS, ERR_COUNT, ERR_INVALID), 1);
+    const struct namespace *namespace = namespaces_find(cache->namespaces, key);
+    cache_observe(cache, event->version);
+    struct remote *remote = xmalloc(sizeof *remote);
+    *remote = (struct remote){cache, delivery};
+    cache->remote_pending++;
+    struct invalidate *inv = create(cache, namespace, key, event->version, on_delivery_applied, remote);
+    inv->is_remote = true;
+    if (namespace->config->read == READ_THROUGH) {
+        look(inv);
+        return;
     }
-    invalidate_start(cache, namespaces_find(cache->namespaces, key), key, event->version, 0, on_delivery_applied, delivery);
+    /* What an application set carries no lower bound of when it was true, so nothing of it survives. */
+    inv->step = DELETE;
+    submit(inv, &(struct meta_request){.command = META_DELETE});
 }

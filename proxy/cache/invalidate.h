@@ -1,11 +1,12 @@
-/* What:    an invalidation of one key applied to this region's pool: a tombstone in a through namespace, a delete in an aside one.
+/* What:    an invalidation of one key applied to this region's pool: a tombstone in a through namespace; for an event of another region, a
+ *          delete in an aside one.
  * Owns:    itself, from invalidate_start() until on_done has returned.
  * Threads: its worker's.
  * Fails:   on_done gets the node's error, or ERR_CONFLICT when the entry changed under us again and again: it must then be tried again.
  *
  *   LOOK: mg K c N<tombstone ttl> E<V>   finds the entry's CAS, or makes a stub whose CAS is V
- *     │ newer than V by more than the skew (freshness.h): nothing to be done
- *   MARK: md K C<seen> I x T<tombstone ttl> E<the newer of V and seen>
+ *     │ an event of another region, and the entry newer than V by more than the skew: nothing to be done
+ *   MARK: md K C<seen> I x T<tombstone ttl> E<V, or newer than seen> (freshness.h)
  *     │ EX, NF: it changed since: LOOK again
  *   done
  */
@@ -14,9 +15,10 @@
 
 #include "proxy/cache/cache.h"
 
-/* `expected`: 0, or the CAS that the entry must have (the client's `cas`): otherwise it is left alone, and *found says what there was. */
 enum invalidate_result { INVALIDATED, INVALIDATE_NOT_FOUND, INVALIDATE_EXISTS };
 
+/* A client's change in a through namespace. `expected`: 0, or the CAS that the entry must have (the client's `cas`): otherwise it is left alone,
+ * and the result says what there was. */
 void invalidate_start(struct cache *cache, const struct namespace *namespace, struct span key, uint64_t version, uint64_t expected,
                       void (*on_done)(void *ctx, enum err err, enum invalidate_result result), void *ctx);
 

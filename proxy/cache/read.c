@@ -239,7 +239,7 @@ static void on_won(struct operation *op, const struct meta_reply *reply)
     struct read *r = read_of(op);
     struct cache *cache = op->cache;
     metrics_add(cache->metrics, METRIC_LEASE_WINS, op->namespace->index, 1);
-    version_observe(&cache->clock, reply->cas, clock_wall_ms());
+    cache_observe(cache, reply->cas);
     r->is_tombstone = reply->stale;
     load(op, reply->cas);
 }
@@ -253,7 +253,7 @@ static void on_wait(struct operation *op, const struct meta_reply *reply)
         r->is_waiting = true;
         metrics_add(cache->metrics, METRIC_LEASE_WAITS, op->namespace->index, 1);
     }
-    version_observe(&cache->clock, reply->cas, clock_wall_ms());
+    cache_observe(cache, reply->cas);
     /* Same lease: nothing has been invalidated between its load and this read, so its result is as good as one of our own. */
     prepare_load(r, reply->cas);
     r->is_joined = true;

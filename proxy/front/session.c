@@ -109,6 +109,9 @@ static void render_ready(struct session *s)
         if (!op->is_done) {
             break;
         }
+        if (unlikely(!s->is_in_group && !op->request.is_last && s->stream.out.count > 0)) {
+            stream_dirty(&s->stream); /* what is complete does not wait for the group that begins behind it */
+        }
         s->is_in_group = !op->request.is_last;
         size_t len = op->reply.status == REPLY_VALUE ? op->reply.value.len : 0;
         s->reply_len += (uint32_t)(len / 8) - s->reply_len / 8;
@@ -117,7 +120,9 @@ static void render_ready(struct session *s)
             stream_close(&s->stream, ERR_NOMEM);
             return;
         }
-        metrics_observe(front->shard, METRIC_CLIENT_SECONDS, op->request.command, front->loop->now_us - op->started_us);
+        if (likely(op->request.command < COMMAND_COUNT)) {
+            metrics_observe(front->shard, METRIC_CLIENT_SECONDS, op->request.command, front->loop->now_us - op->started_us);
+        }
         unlink_operation(s, op);
     }
     if (is_owed_too_much(s)) {
@@ -186,7 +191,7 @@ static void answer(struct session *s, struct operation *op, enum reply_status st
 static void answer_error(struct session *s, struct span text)
 {
     count_client_error(s, ERR_INVALID);
-    struct request none = {.command = COMMAND_VERSION, .op = OP_VERSION, .is_first = true, .is_last = true}; /* any that is no group */
+    struct request none = {.command = COMMAND_COUNT, .op = OP_VERSION, .is_first = true, .is_last = true}; /* an op that is no group */
     struct operation *op = enqueue(s, &none);
     op->reply.text = text;
     operation_done(op, REPLY_ERROR);
@@ -245,10 +250,12 @@ static void dispatch_batch(struct front *front)
     if (count == 0) {
         return;
     }
+    struct operation *batch[KETAMA_MANY]; /* a copy: what is started here may lead to others being collected */
+    memcpy(batch, front->batch, count * sizeof(struct operation *));
     front->batched = 0;
-    operation_locate(front->batch, count);
+    operation_locate(batch, count);
     for (uint32_t i = 0; i < count; i++) {
-        cache_handle(front->batch[i]);
+        cache_handle(batch[i]);
     }
 }
 
@@ -358,23 +365,33 @@ static bool may_go_on(const struct session *s)
     return s->stream.is_open && !s->is_blocked && !s->is_finishing && s->queued < limit && has_room && s->stream.out.bytes < STREAM_HIGH;
 }
 
-static void on_data(struct stream *stream)
+/* Parses and starts what is there, as far as the client may go; true when the rest is not a whole request. */
+static bool take_all(struct session *s)
 {
-    struct session *s = container_of(stream, struct session, stream);
-    s->active_us = s->front->loop->now_us;
-    s->is_parsing = true;
-    bool is_hungry = false; /* all that could be parsed has been */
+    struct stream *stream = &s->stream;
     while (stream->in_end > stream->in_start && may_go_on(s)) {
         if (unlikely(s->swallow > 0)) {
             size_t n = MIN(s->swallow, stream->in_end - stream->in_start);
             stream_consume(stream, n);
             s->swallow -= n;
         } else if (!(s->storing != NULL ? take_value(s) : take_request(s))) {
-            is_hungry = true;
-            break;
+            dispatch_batch(s->front);
+            return true;
         }
     }
     dispatch_batch(s->front);
+    return false;
+}
+
+static void on_data(struct stream *stream)
+{
+    struct session *s = container_of(stream, struct session, stream);
+    s->active_us = s->front->loop->now_us;
+    s->is_parsing = true;
+    bool is_hungry;
+    do { /* again, if what was started is done already (its node is away), and made room for more */
+        is_hungry = take_all(s);
+    } while (!is_hungry && stream->is_open && stream->in_end > stream->in_start && may_go_on(s));
     s->is_parsing = false;
     if (!stream->is_open) {
         return;
@@ -465,7 +482,7 @@ void session_accept(void *ctx, int fd, bool is_unix)
     }
     struct session *s = xcalloc(1, sizeof *s);
     s->front = front;
-    s->reply_len = REPLY_GUESS;
+    s->reply_len = (uint32_t)MAX(REPLY_GUESS, front->config->max_value_size);
     s->active_us = front->loop->now_us;
     list_init(&s->queue);
     classic_init(&s->classic);

@@ -1,6 +1,6 @@
 /* What:    listening sockets: TCP with SO_REUSEPORT, one for each worker, and unix sockets, one shared by all workers.
  * Owns:    struct listener owns its descriptor (a shared one is dup'ed) and event.
- * Threads: its loop's; listener_bind_unix from the main thread before the workers start.
+ * Threads: its loop's; listener_probe and listener_socket from any.
  * Fails:   ERR_IO with a text that names the address and says what the kernel said.
  */
 #ifndef PROXY_NET_LISTENER_H

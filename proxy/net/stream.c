@@ -17,6 +17,7 @@ static void stream_init(struct stream *s, struct loop *loop, const struct stream
     s->ops = ops;
     s->fd = fd;
     s->in = NULL;
+    s->in_is_scratch = false;
     s->in_start = 0;
     s->in_end = 0;
     s->need = 0;
@@ -53,6 +54,7 @@ static enum err make_room(struct stream *s)
         }
         chunk_unref(&s->in);
         s->in = chunk_ref(scratch);
+        s->in_is_scratch = true;
         s->in_start = 0;
         s->in_end = kept;
         return OK;
@@ -68,6 +70,7 @@ static enum err make_room(struct stream *s)
     memcpy(own->data, s->in->data + s->in_start, kept);
     chunk_unref(&s->in);
     s->in = own;
+    s->in_is_scratch = false;
     s->in_start = 0;
     s->in_end = kept;
     return OK;
@@ -81,7 +84,7 @@ static enum err settle_input(struct stream *s)
     if (left == 0) {
         s->need = 0;
         chunk_unref(&s->in);
-    } else if (s->in == loop->scratch) {
+    } else if (s->in_is_scratch) {
         struct chunk *own = chunk_get(&loop->chunks, s->need > LOOP_SCRATCH / 2 ? own_size(loop, s->need, left) : left);
         if (own == NULL) {
             return ERR_NOMEM;
@@ -89,6 +92,7 @@ static enum err settle_input(struct stream *s)
         memcpy(own->data, s->in->data + s->in_start, left);
         chunk_unref(&s->in);
         s->in = own;
+        s->in_is_scratch = false;
         s->in_start = 0;
         s->in_end = left;
     }
@@ -140,7 +144,7 @@ static void on_readable(evutil_socket_t fd, short what, void *arg)
         return;
     }
     size_t room = s->in->cap - s->in_end;
-    if (s->in != s->loop->scratch && s->need > 0) {
+    if (!s->in_is_scratch && s->need > 0) {
         /* Up to the end of the large value and no further, so that its chunk holds nothing else. */
         room = MIN(room, s->need - (s->in_end - s->in_start)); /* need is more than there is, or it would have been parsed */
     }
@@ -158,6 +162,10 @@ static void on_readable(evutil_socket_t fd, short what, void *arg)
         return;
     }
     if (n == 0 && s->ops->on_eof != NULL) {
+        if (settle_input(s) != OK) {
+            stream_close(s, ERR_NOMEM);
+            return;
+        }
         stream_pause(s);
         s->ops->on_eof(s);
         return;

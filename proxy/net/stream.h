@@ -37,6 +37,7 @@ struct stream {
     struct event read_event;
     struct event write_event;
     struct chunk *in; /* NULL: no input */
+    bool in_is_scratch; /* it is the loop's, or was until others kept a reference */
     size_t in_start;
     size_t in_end;
     size_t need; /* how many bytes from in_start on make the item that is being waited for; 0: not known */

@@ -21,7 +21,9 @@ struct connection {
     struct timer timer; /* DOWN: the next try; CONNECTING and GREETING_SENT: give up; UP: the tick */
     struct slots slots;
     uint64_t heard_us; /* when the last byte came, or when the FIFO became non-empty */
+    bool is_ticking;   /* UP: the timer runs; it stops by itself when there is nothing under way */
     uint32_t retry_ms;
+    size_t swallow; /* bytes of a value that is larger than we take */
     bool has_versions;
 };
 
@@ -167,6 +169,7 @@ static void on_connected(struct stream *stream)
 {
     struct connection *c = container_of(stream, struct connection, stream);
     c->state = GREETING_SENT;
+    c->swallow = 0;
     if (chain_append(&stream->out, GREETING, sizeof GREETING - 1) != OK) {
         stream_close(stream, ERR_NOMEM);
         return;
@@ -196,7 +199,12 @@ static void on_greeted(struct connection *c, const struct meta_reply *reply)
 {
     struct node *node = c->node;
     enum versions_mode mode = node->context.config->pool.versions;
-    bool is_new = reply->status == META_VERSION_IS && version_number(reply->text) >= VERSIONS_SINCE;
+    if (reply->status != META_VERSION_IS) { /* "ERROR Too many open connections", say */
+        log_warn(node->context.log, "pool: node %s: asked for its version it said \"%.*s\"", node_name(node), SPAN_FMT(reply->text));
+        stream_close(&c->stream, ERR_REMOTE);
+        return;
+    }
+    bool is_new = version_number(reply->text) >= VERSIONS_SINCE;
     if (mode == VERSIONS_ON && !is_new) {
         log_error(node->context.log,
                   "pool: node %s: is \"%.*s\", but versions need memcached >= 1.6.28 (set pool.versions: off, without read: through)",
@@ -207,16 +215,29 @@ static void on_greeted(struct connection *c, const struct meta_reply *reply)
     c->has_versions = is_new && mode != VERSIONS_OFF;
     c->state = UP;
     c->was_tried = true;
-    c->retry_ms = 0;
     node->up_count++;
     metrics_set(node->context.metrics, METRIC_NODE_UP, node->index, node->up_count);
     metrics_add(node->context.metrics, METRIC_NODE_CONNECTS, node->index, 1);
     log_info(node->context.log, "pool: node %s: connected (memcached %.*s%s)", node_name(node), SPAN_FMT(reply->text),
              c->has_versions ? "" : ", without versions");
-    timer_start(&c->timer, TICK_US);
+    timer_stop(&c->timer);
+    c->is_ticking = false;
 }
 
 /* --- replies and deadlines --- */
+
+/* A value that somebody else stored in the pool and that is larger than ours may be: its reader gets an error, everybody else nothing. */
+static void refuse_large(struct connection *c, size_t consumed, size_t value_len)
+{
+    stream_consume(&c->stream, consumed);
+    c->stream.need = 0;
+    c->swallow = value_len + 2;
+    struct slot slot = slots_pop(&c->slots);
+    count_error(c->node, ERR_TOO_LARGE);
+    if (slot.call != NULL) {
+        slot.call->on_reply(slot.call, ERR_TOO_LARGE, NULL, NULL);
+    }
+}
 
 static void on_stream_data(struct stream *stream)
 {
@@ -227,6 +248,12 @@ static void on_stream_data(struct stream *stream)
     size_t max_value = node->context.config->max_value_size + 4096; /* other clients of the pool may store a little more */
     c->heard_us = now_us;
     while (stream->is_open && stream->in_end > stream->in_start) {
+        if (unlikely(c->swallow > 0)) {
+            size_t n = MIN(c->swallow, stream->in_end - stream->in_start);
+            stream_consume(stream, n);
+            c->swallow -= n;
+            continue;
+        }
         struct meta_reply reply;
         size_t consumed = 0;
         struct span input = stream_input(stream);
@@ -234,7 +261,11 @@ static void on_stream_data(struct stream *stream)
         if (result == META_MORE) {
             return;
         }
-        if (result == META_BAD || (c->state == UP && c->slots.count == 0)) {
+        if (unlikely(result == META_TOO_LARGE && c->slots.count > 0)) {
+            refuse_large(c, consumed, reply.value_len);
+            continue;
+        }
+        if (result != META_REPLY || (c->state == UP && c->slots.count == 0)) {
             log_error(node->context.log, "pool: node %s: what it sent is no reply to anything we asked", node_name(node));
             stream_close(stream, ERR_PROTOCOL);
             return;
@@ -246,6 +277,7 @@ static void on_stream_data(struct stream *stream)
             continue;
         }
         struct slot slot = slots_pop(&c->slots);
+        c->retry_ms = 0; /* it does more than greet */
         slots_prefetch(&c->slots, 2);
         metrics_observe(metrics, METRIC_NODE_SECONDS, node->index, now_us - slot.sent_us);
         if (likely(slot.call != NULL)) {
@@ -291,10 +323,11 @@ static void on_timer(struct timer *timer)
     case UP:
         break;
     }
-    timer_start(&c->timer, TICK_US);
-    if (c->slots.count == 0) {
+    c->is_ticking = c->slots.count > 0;
+    if (!c->is_ticking) {
         return;
     }
+    timer_start(&c->timer, TICK_US);
     expire(c, now_us);
     if (c->state == UP && c->slots.expired > 0 && now_us - c->heard_us >= 1000ULL * c->node->context.config->pool.timeout_ms) {
         stream_close(&c->stream, ERR_TIMEOUT); /* silent for a whole timeout: nothing will come any more */
@@ -340,6 +373,10 @@ static void pushed(struct connection *c, struct node_call *call)
     uint64_t now_us = c->stream.loop->now_us;
     if (c->slots.count == 0) {
         c->heard_us = now_us;
+        if (unlikely(!c->is_ticking)) {
+            c->is_ticking = true;
+            timer_start(&c->timer, TICK_US);
+        }
     }
     slots_push(&c->slots, call, now_us);
     metrics_add(node->context.metrics, METRIC_NODE_REQUESTS, node->index, 1);

@@ -2,7 +2,8 @@
  * Owns:    its connections. A struct node_call is lent by the caller from a successful node_submit() until on_reply.
  * Threads: its loop's.
  * Fails:   node_submit() fails at once with ERR_UNAVAILABLE (not connected), ERR_OVERLOAD (max_pending) or ERR_INVALID (the key); afterwards
- *          on_reply comes exactly once, with OK and the reply, or with ERR_TIMEOUT, ERR_CLOSED, ERR_IO or ERR_PROTOCOL.
+ *          on_reply comes exactly once, with OK and the reply, or with an error: ERR_TIMEOUT, ERR_TOO_LARGE (a value of more than
+ *          max_value_size), what ended the connection (ERR_CLOSED, ERR_IO, ERR_PROTOCOL, ERR_NOMEM), or ERR_STOPPING.
  *
  *   node_submit: meta_write into the connection's output ──(end of the turn: one writev)──▶ memcached
  *                slot pushed on the FIFO

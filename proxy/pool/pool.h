@@ -1,6 +1,6 @@
 /* What:    the regional pool as one worker sees it: the ring, and a node for each of its entries.
  * Owns:    its nodes; the ring is shared, immutable and borrowed.
- * Threads: its loop's; pool_status from any thread.
+ * Threads: its loop's.
  */
 #ifndef PROXY_POOL_POOL_H
 #define PROXY_POOL_POOL_H

@@ -1,7 +1,7 @@
 /* What:    the requests under way on one connection, oldest first: a ring of slots that grows up to its limit.
  * Owns:    the ring; not the calls.
  * Threads: one at a time.
- * Fails:   slots_push with ERR_OVERLOAD at the limit.
+ * Fails:   never; slots_have_room() is to be asked before slots_push().
  */
 #ifndef PROXY_POOL_SLOTS_H
 #define PROXY_POOL_SLOTS_H

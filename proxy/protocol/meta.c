@@ -276,6 +276,15 @@ static inline size_t parse_plain_value_line(const char *data, size_t len, uint64
     return (size_t)(p - data) + sizeof rest - 1;
 }
 
+static enum meta_result refuse_value(size_t value_len, size_t line_len, size_t *consumed)
+{
+    if (value_len > META_VALUE_ABSURD) {
+        return META_BAD;
+    }
+    *consumed = line_len;
+    return META_TOO_LARGE;
+}
+
 static enum meta_result parse_line(const char *data, size_t len, size_t max_value, struct meta_reply *out, size_t *consumed,
                                    size_t *need)
 {
@@ -296,11 +305,13 @@ static enum meta_result parse_line(const char *data, size_t len, size_t max_valu
     const char *length = data + 3;
     const char *stop = token_end(length, end);
     uint64_t value_len;
-    if (!token_digits(span_of(length, (size_t)(stop - length)), &value_len) || value_len > max_value ||
-        !parse_flags(stop, end, out)) {
+    if (!token_digits(span_of(length, (size_t)(stop - length)), &value_len) || !parse_flags(stop, end, out)) {
         return META_BAD;
     }
     out->value_len = value_len;
+    if (value_len > max_value) {
+        return refuse_value(value_len, line_len, consumed);
+    }
     return parse_value(data, len, line_len, out, consumed, need);
 }
 
@@ -313,10 +324,10 @@ enum meta_result meta_parse(const char *data, size_t len, size_t max_value, stru
     uint64_t value_len;
     size_t line_len = parse_plain_value_line(data, len, &value_len);
     if (likely(line_len > 0)) {
-        if (unlikely(value_len > max_value)) {
-            return META_BAD;
-        }
         out->value_len = value_len;
+        if (unlikely(value_len > max_value)) {
+            return refuse_value(value_len, line_len, consumed);
+        }
         return parse_value(data, len, line_len, out, consumed, need);
     }
     return len == 0 ? META_MORE : parse_line(data, len, max_value, out, consumed, need);

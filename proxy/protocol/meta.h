@@ -57,7 +57,14 @@ enum meta_status {
     META_REFUSED, /* ERROR, CLIENT_ERROR …, SERVER_ERROR …: text is the whole line */
 };
 
-enum meta_result { META_REPLY, META_MORE, META_BAD };
+enum meta_result {
+    META_REPLY,
+    META_MORE,
+    META_TOO_LARGE, /* a value of more than max_value: its line is consumed, value_len + 2 bytes follow and are to be skipped */
+    META_BAD,
+};
+
+#define META_VALUE_ABSURD (1UL << 30) /* memcached's own limit; what claims to be longer is META_BAD */
 
 struct meta_reply {
     enum meta_status status;

@@ -55,24 +55,27 @@ def test_pages(west):
     assert west.http("GET", "/healthz?verbose=1")[0] == 200
 
 
-def test_nonsense(west):
-    """None of it ends the server."""
-    for text in (b"\r\n\r\n", b"GET\r\n\r\n", b"\0" * 1000, b"GET / HTTP/9.9\r\n\r\n", b"GET " + b"/x" * 50_000 + b" HTTP/1.1\r\n\r\n",
-                 b"GET / HTTP/1.1\r\nContent-Length: 99999999999\r\n\r\n", b"GET / HTTP/1.1\r\n" + b"A: b\r\n" * 20_000):
-        with Wire(west.admin_port) as client:
-            try:
-                client.send(text)
-                client.socket.shutdown(socket.SHUT_WR)
-                client.rest()
-            except OSError:
-                pass
+@pytest.mark.parametrize("text", [b"\r\n\r\n", b"GET\r\n\r\n", b"\0" * 1000, b"GET / HTTP/9.9\r\n\r\n", b"GET " + b"/x" * 50_000 + b" HTTP/1.1\r\n\r\n",
+                                  b"GET / HTTP/1.1\r\nContent-Length: 99999999999\r\n\r\n", b"GET / HTTP/1.1\r\n" + b"A: b\r\n" * 20_000,
+                                  b"get key\r\n"], ids=lambda text: repr(text[:12]))
+def test_nonsense(west, text):
+    """It neither ends the server nor keeps others waiting."""
+    with Wire(west.admin_port) as client:
+        try:
+            client.send(text)
+        except OSError:
+            pass  # it has hung up
         assert west.http("GET", "/healthz")[0] == 200
+    assert west.http("GET", "/healthz")[0] == 200
 
 
-def test_format_of_metrics(west):
+def test_format_of_metrics(cluster, west, wire):
     """A help and a type for each family, in front of its samples and only once; buckets that only grow up to +Inf, which is the count."""
+    wire.get("version:" + fresh(cluster))
+    wire.delete("k")
     status, text = west.http("GET", "/metrics")
     assert status == 200 and text.endswith("\n")
+    histograms = 0
     types, helps, current = {}, {}, None
     for line in text.splitlines():
         words = line.split(" ", 3)
@@ -96,12 +99,13 @@ def test_format_of_metrics(west):
             if name == family + "_bucket":
                 rest = tuple(pair for pair in labels if pair[0] != "le")
                 groups.setdefault(rest, []).append((float(dict(labels)["le"].replace("+Inf", "inf")), value))
-        assert groups, family
+        histograms += len(groups)
         for rest, buckets in groups.items():
             buckets.sort()
             counts = [count for _, count in buckets]
             assert counts == sorted(counts) and math.isinf(buckets[-1][0])
             assert counts[-1] == samples[family + "_count", rest]
+    assert histograms >= 6  # two commands, two nodes, loads, the bus
 
 
 def test_every_metric_is_there(west):
@@ -110,7 +114,9 @@ def test_every_metric_is_there(west):
     text = west.http("GET", "/metrics")[1]
     for name in defined + ["process_resident_memory_bytes", "process_open_fds", "process_cpu_seconds_total", "outrigger_build_info"]:
         assert f"# TYPE {name} " in text, name
-        assert re.search(rf"^{name}(_count|_bucket)?[{{ ]", text, re.M), name
+    # From the start, whatever has been done: what has no labels, and what has one.
+    for name in ("client_connections", "bus_published_total", "database_connections", "hits_total", "node_connections", "bus_connected"):
+        assert re.search(rf"^outrigger_{name}[{{ ]", text, re.M), name
 
 
 # ---- clients
@@ -154,10 +160,10 @@ def test_bytes(wire, growth):
     wire.set("bytes", b"b" * 100_000)
     read = growth.of("outrigger_client_read_bytes_total")
     assert 100_000 < read < 100_100
-    wire.get("bytes")
-    growth.reaches(100_000, "outrigger_client_written_bytes_total")
-    wire.get("bytes")
-    growth.reaches(200_000, "outrigger_client_written_bytes_total")
+    for _ in range(3):
+        wire.get("bytes")
+    wire.get("no-bytes")  # what a connection has written is counted when it is next read from
+    assert 300_000 < growth.of("outrigger_client_written_bytes_total") < 300_200
 
 
 def test_connections(west, growth):

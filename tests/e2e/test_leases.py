@@ -1,5 +1,7 @@
 """Many readers, one load; and no load that an invalidation has overtaken ends up in the cache. Two sidecars share the pool."""
 
+import time
+
 import pytest
 
 from support import Growth, Wire, in_threads, sees, until
@@ -240,3 +242,20 @@ def test_sigterm_during_a_load(west):
     assert leaving.process.wait() == 0
     assert west.is_cached(key)
     leaving.start()
+
+
+# ---- clocks
+
+def test_delete_by_a_clock_that_is_behind(west):
+    """A lease that a sidecar with a faster clock has won is void after a delete through one with a slower clock: its fill is refused."""
+    name = west.fresh()
+    key = ("version:" + name).encode()
+    lease = (int(time.time() * 1000) + 300) << 21  # within max_clock_skew
+    for node in west.nodes:  # the key's home is one of them
+        assert b"W" in node.command(b"mg %s c N30 E%d\r\n" % (key, lease))
+    west.update(name)
+    with Wire(west.port) as wire:
+        assert wire.delete(key.decode()) == b"DELETED\r\n"
+    fills = [node.command(b"ms %s 3 C%d E%d T60\r\nold\r\n" % (key, lease, lease + 1)) for node in west.nodes]
+    assert sorted(fills) == [b"EX\r\n", b"HD\r\n"]
+    assert sees(west.port, key.decode()) == b"new"

@@ -35,10 +35,12 @@ START_TEST(nothing_survives_an_invalidation_at_the_end_of_time)
 }
 END_TEST
 
-START_TEST(a_tombstone_never_moves_back)
+START_TEST(a_tombstone_is_strictly_newer_than_what_was_there)
 {
-    ck_assert_uint_eq(freshness_tombstone(AT(1200), AT(1000)), AT(1200));
-    ck_assert_uint_eq(freshness_tombstone(AT(800), AT(1000)), AT(1000));
+    ck_assert_uint_eq(freshness_tombstone(AT(800), AT(1000), AT(1001)), AT(1000));
+    ck_assert_uint_eq(freshness_tombstone(AT(1000), AT(1000), AT(1001)), AT(1001)); /* the same CAS would leave a fill's guard in force */
+    ck_assert_uint_eq(freshness_tombstone(AT(1200), AT(1000), AT(1201)), AT(1201));
+    ck_assert_uint_eq(freshness_tombstone(AT(9000), AT(1000), AT(1500)), AT(9000) + 1); /* from beyond the skew */
 }
 END_TEST
 
@@ -50,7 +52,7 @@ int main(void)
     tcase_add_test(tc, a_fill_needs_data_that_is_not_older_than_its_lease);
     tcase_add_test(tc, an_entry_survives_only_beyond_the_skew);
     tcase_add_test(tc, nothing_survives_an_invalidation_at_the_end_of_time);
-    tcase_add_test(tc, a_tombstone_never_moves_back);
+    tcase_add_test(tc, a_tombstone_is_strictly_newer_than_what_was_there);
     suite_add_tcase(suite, tc);
     return check_main(suite);
 }

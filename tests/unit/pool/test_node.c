@@ -282,6 +282,40 @@ START_TEST(nonsense_ends_the_connection)
 }
 END_TEST
 
+START_TEST(a_value_that_is_too_large_costs_its_reader_only)
+{
+    greet(OURS);
+    struct expectation large, after;
+    ck_assert_int_eq(get(&large, "large"), OK);
+    ck_assert_int_eq(get(&after, "after"), OK);
+    expect_from_node("mg large v f\r\nmg after v f\r\n");
+    say("VA 2000000 f0\r\n");
+    ck_assert_int_eq(large.replies, 1);
+    ck_assert_int_eq(large.err, ERR_TOO_LARGE);
+    char piece[10001];
+    memset(piece, 'x', 10000);
+    piece[10000] = '\0';
+    for (int i = 0; i < 200; i++) {
+        say(piece);
+    }
+    say("\r\nVA 2 f0\r\nok\r\n");
+    ck_assert_int_eq(after.replies, 1);
+    ck_assert_str_eq(after.value, "ok");
+    ck_assert(node_is_up(node));
+}
+END_TEST
+
+START_TEST(a_full_memcached_is_not_taken_for_an_old_one)
+{
+    config.pool.versions = VERSIONS_AUTO;
+    greet("ERROR Too many open connections\r\n");
+    ck_assert(!node_is_up(node));
+    close(client);
+    greet(OURS);
+    ck_assert(node_is_up(node));
+}
+END_TEST
+
 START_TEST(a_reply_to_nothing_ends_the_connection)
 {
     greet(OURS);
@@ -350,6 +384,8 @@ int main(void)
     tcase_add_test(tc, a_node_that_still_talks_is_kept_and_the_slot_stays);
     tcase_add_test(tc, a_lost_connection_fails_what_is_under_way_and_comes_back);
     tcase_add_loop_test(tc, nonsense_ends_the_connection, 0, 6);
+    tcase_add_test(tc, a_value_that_is_too_large_costs_its_reader_only);
+    tcase_add_test(tc, a_full_memcached_is_not_taken_for_an_old_one);
     tcase_add_test(tc, a_reply_to_nothing_ends_the_connection);
     tcase_add_test(tc, an_error_line_is_a_reply);
     tcase_add_test(tc, what_is_under_way_is_bounded);

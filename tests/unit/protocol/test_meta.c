@@ -270,7 +270,9 @@ START_TEST(parse_a_value_of_some_size)
         ck_assert_uint_eq(consumed, head + size + 2);
         ck_assert_ptr_eq(out.value.data, reply + head);
         ck_assert_uint_eq(out.value.len, size);
-        ck_assert_int_eq(meta_parse(reply, head + size + 2, size - 1, &out, &consumed, &need), META_BAD);
+        ck_assert_int_eq(meta_parse(reply, head + size + 2, size - 1, &out, &consumed, &need), META_TOO_LARGE);
+        ck_assert_uint_eq(consumed, head);
+        ck_assert_uint_eq(out.value_len, size);
         free(reply);
     }
 }
@@ -292,8 +294,8 @@ START_TEST(parse_hostile_nodes)
         "VA 1x f0\r\nx\r\n",
         "VA x\r\n",
         "VA  1 f0\r\nx\r\n",
-        "VA 1048577 f0\r\n",
-        "VA 1048577 c1\r\n",
+        "VA 1073741825 f0\r\n",
+        "VA 1073741825 c1\r\n",
         "VA 999999999999999999 f0\r\n",
         "VA 18446744073709551615 f0\r\n",
         "VA 18446744073709551614\r\n",
