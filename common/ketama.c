@@ -18,6 +18,8 @@
 #define POINTS_PER_DIGEST 4
 #define DEFAULT_PORT 11211
 #define NODES_MAX 65536
+#define START_BITS 10
+#define STARTS (1U << START_BITS)
 #define LANES_FROM 4 /* so many keys are hashed faster together than one by one */
 #define LABEL_MAX 1100 /* as libmemcached: host (1025), port, index */
 
@@ -35,6 +37,7 @@ struct ketama {
     uint32_t nodes;
     uint32_t count;
     uint64_t fingerprint;
+    uint32_t start[STARTS + 1]; /* the first point of each of the STARTS equal parts of the circle: what is left to search is short */
     struct point points[]; /* by value, then node */
 };
 
@@ -95,6 +98,18 @@ static uint64_t fingerprint_of(const struct ketama *ring)
     return hash;
 }
 
+static void index_points(struct ketama *ring)
+{
+    uint32_t at = 0;
+    for (uint32_t part = 0; part < STARTS; part++) {
+        while (at < ring->count && ring->points[at].value < part << (32 - START_BITS)) {
+            at++;
+        }
+        ring->start[part] = at;
+    }
+    ring->start[STARTS] = ring->count;
+}
+
 enum err ketama_create(const struct ketama_node *nodes, uint32_t count, struct ketama **out)
 {
     uint64_t total_weight = 0;
@@ -127,6 +142,7 @@ enum err ketama_create(const struct ketama_node *nodes, uint32_t count, struct k
         return err;
     }
     qsort(ring->points, ring->count, sizeof ring->points[0], compare);
+    index_points(ring);
     ring->fingerprint = fingerprint_of(ring);
     *out = ring;
     return OK;
@@ -141,8 +157,9 @@ void ketama_destroy(struct ketama **ring)
 /* The node of the first point at or behind the hash, around the ring. */
 static uint32_t node_at(const struct ketama *ring, uint32_t hash)
 {
-    uint32_t low = 0;
-    uint32_t high = ring->count;
+    uint32_t part = hash >> (32 - START_BITS);
+    uint32_t low = ring->start[part];
+    uint32_t high = ring->start[part + 1];
     while (low < high) {
         uint32_t middle = low + (high - low) / 2;
         if (ring->points[middle].value < hash) {

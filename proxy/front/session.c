@@ -15,7 +15,7 @@
 #define UNDER_WAY_BYTES (8UL << 20) /* of replies that one client has coming, judged by those it had: others wait behind them at the nodes */
 #define UNDER_WAY_MIN 4 /* requests that are under way however large their replies may be */
 #define REPLY_GUESS (256U << 10) /* until there has been one */
-#define GROUP_FLUSH (64U << 10) /* bytes of a multi-get's reply that are worth a write before it is complete */
+#define GROUP_FLUSH (256U << 10) /* bytes of a multi-get's reply that are worth a write before it is complete */
 #define IDLE_LOOK_US 1000000
 #define TOO_MANY "ERROR Too many open connections\r\n"
 
