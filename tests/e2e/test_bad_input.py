@@ -293,8 +293,9 @@ def test_reader_that_reads_late(sidecar, port):
     assert growth.of("outrigger_errors_total", source="client", error="overload") == 0
 
 
-def test_replies_that_wait_for_one_before_them_count_too(start, directory):
-    """What a client has asked for behind a request whose node does not answer is kept for it: no more of that than max_client_buffer."""
+def test_replies_that_wait_for_one_before_them_are_bounded(start, directory):
+    """What a client has asked for behind a request whose node does not answer is kept for it: no more of that than max_client_buffer,
+    because no more is asked of the nodes until there is room; and in the end it is all answered."""
     nodes = [Memcached(directory, name=f"pair-{i}", memory_mb=128).start() for i in range(2)]
     try:
         pair = start({"pool": {"nodes": [n.address for n in nodes], "timeout": "60s"}, "max_client_buffer": f"{BUFFER_MAX // MIB}MiB"})
@@ -308,11 +309,14 @@ def test_replies_that_wait_for_one_before_them_count_too(start, directory):
         nodes[0].process.pause()
         growth = Growth(pair)
         with Wire(pair.port) as lazy:
-            lazy.send(b"get %s\r\n" % on_first[0].encode() + b"get %s\r\n" % on_second[0].encode() * 500)
-            growth.reaches(1, "outrigger_errors_total", source="client", error="overload")
-            assert lazy.rest() == b""
-        assert sees(pair.port, on_second[0]) is not None
-        nodes[0].process.resume()
+            lazy.send(b"get %s\r\n" % on_first[0].encode() + b"get %s\r\n" % on_second[0].encode() * 50)
+            growth.reaches(2, "outrigger_requests_total", command="get")
+            assert sees(pair.port, on_second[0]) is not None
+            assert growth.of("outrigger_requests_total", command="get") <= 1 + BUFFER_MAX // 1_000_000 + 1
+            nodes[0].process.resume()
+            for _ in range(51):
+                assert len(lazy.until(b"END\r\n")) > 1_000_000
+        assert growth.of("outrigger_errors_total", source="client", error="overload") == 0
     finally:
         pair.close()
         for node in nodes:

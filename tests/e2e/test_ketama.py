@@ -25,7 +25,7 @@ KEYS = 10_000
 def pick(tmp_path_factory):
     """A function: nodes [(host, port, weight)] and keys to the indices that our ring gives."""
     tool = tmp_path_factory.mktemp("ketama") / "ketama_pick"
-    sources = [ROOT / "tests/support/ketama_pick.c", ROOT / "common/ketama.c", ROOT / "common/err.c"]
+    sources = [ROOT / "tests/support/ketama_pick.c", ROOT / "common/ketama.c", ROOT / "common/md5_lanes.c", ROOT / "common/err.c"]
     subprocess.run(
         [os.environ.get("CC", "cc"), "-std=gnu17", "-D_GNU_SOURCE", "-O2", f"-I{ROOT}", "-o", tool, *sources, "-lcrypto"], check=True
     )
