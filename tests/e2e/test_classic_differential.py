@@ -137,6 +137,7 @@ QUIET = 4  #: turns of memcached's only loop without a byte; it takes up to 20 r
 def ask_memcached(path: Path, pings: Pings, pieces: List[bytes]) -> Answer:
     """memcached's answer, which is whole once it says no more in several turns of its loop."""
     talk = Talk(path)
+    assert talk.wire.ask(b"version\r\n").startswith(b"VERSION ")  # another thread accepts it: only now the one that serves it has it
     for piece in pieces:
         talk.send(piece)
         pings()
@@ -313,6 +314,7 @@ def test_random_session(pair, seed):
     """Request by request."""
     flush(pair)
     memcached, outrigger = Talk(pair.reference), Talk(pair.outrigger.port)
+    assert memcached.wire.ask(b"version\r\n").startswith(b"VERSION ")
     for request in random_session(seed):
         memcached.send(request)
         for _ in range(2):

@@ -19,6 +19,14 @@ def growth(west):
     return Growth(*west.outriggers)
 
 
+@pytest.fixture(autouse=True)
+def all_running(west):
+    yield
+    for sidecar in west.outriggers:
+        if not sidecar.process.is_running:
+            sidecar.start()
+
+
 # ---- herds
 
 def test_herd(west, growth):
@@ -187,31 +195,27 @@ def test_lease_wait_is_over(west, growth):
 def test_the_holder_of_a_lease_is_killed(west):
     """Others wait for it no longer than lease_wait, and its key is cached again once the lease has run out."""
     name = west.fresh()
-    key = "hasty:" + name
+    key = "brief:" + name
     holder, survivor = west.outriggers
-    growth = Growth(survivor)
     with west.frozen() as freeze:
         Asking(holder, key)
         freeze.holds(1)
         holder.kill()
         reader = Asking(survivor, key)
-        freeze.holds(1)
-        growth.reaches(1, "outrigger_lease_timeouts_total")
     assert reader.answer() == b"old"
 
     def is_cached_again() -> bool:
         assert sees(survivor.port, key) == b"old"
         return west.is_cached(key)
     until(is_cached_again, "the key being cached again")
-    growth.reaches(1, "outrigger_lease_wins_total")
-    holder.restart()
+    holder.start()
     assert sees(holder.port, key) == b"old"
 
 
 def test_the_holder_of_a_tombstones_lease_is_killed(west):
     """The same when what it held was the lease on a tombstone: the next winner comes when the tombstone has gone, and never with old data."""
     name = west.fresh()
-    key = "hasty:" + name
+    key = "brief:" + name
     holder, survivor = west.outriggers
     assert sees(survivor.port, key) == b"old"
     west.update(name)
@@ -225,7 +229,7 @@ def test_the_holder_of_a_tombstones_lease_is_killed(west):
     west.update(name, "newer")
     with Wire(survivor.port) as wire:
         assert wire.delete(key) == b"DELETED\r\n" and wire.get(key) == b"newer"
-    holder.restart()
+    holder.start()
     assert sees(holder.port, key) == b"newer"
 
 

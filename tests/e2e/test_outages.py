@@ -7,7 +7,7 @@ from through import NAMESPACES, Asking, through_region
 
 #: Nobody waits long for anything here.
 HASTY = {"database": {"timeout": "1s", "connect_timeout": "1s", "threads": 2}, "pool": {"timeout": "200ms", "retry_max": "500ms"},
-         "namespaces": [{**n, "lease_wait": "300ms"} if n["prefix"] != "hasty:" else n for n in NAMESPACES]}
+         "namespaces": [{**n, "lease_wait": "300ms"} for n in NAMESPACES]}
 
 
 @pytest.fixture(scope="module")
