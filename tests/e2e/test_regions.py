@@ -145,12 +145,12 @@ def test_set_in_an_aside_namespace_is_a_fill(cluster, wires):
 def test_writes_that_the_others_must_hear_of(wires, heard, request_line, own):
     """on_set: invalidate. The writer's region keeps what was written, the others drop what they have."""
     key = "told:" + request_line.split()[0].decode()
-    for wire in wires.values():
-        assert wire.set(key, b"10") == b"STORED\r\n"  # told, too
-        for other in wires.values():
-            if other is not wire:
-                until(lambda: other.get(key) is None, "the set having been heard")
-    heard(east=2, west=2, south=2)
+    counts = dict.fromkeys(REGIONS, 0)
+    for origin in REGIONS:
+        assert wires[origin].set(key, b"10") == b"STORED\r\n"  # told, too
+        for name in others(origin):
+            counts[name] += 1
+        heard(**counts)
     assert wires["south"].get(key) == b"10"
     assert wires["south"].ask(request_line % key.encode()) in (b"STORED\r\n", own.strip() + b"\r\n")
     heard(east=3, west=3, south=2)
