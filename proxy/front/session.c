@@ -13,7 +13,6 @@
 #define QUEUE_CROWDED 16      /* the same, while the worker has more than PENDING_HIGH in all */
 #define PENDING_HIGH (1U << 18)
 #define UNDER_WAY_BYTES (8UL << 20) /* of replies that one client has coming, judged by those it had: others wait behind them at the nodes */
-#define UNDER_WAY_MIN 4 /* requests that are under way however large their replies may be */
 #define REPLY_GUESS (256U << 10) /* until there has been one */
 #define GROUP_FLUSH (256U << 10) /* bytes of a multi-get's reply that are worth a write before it is complete */
 #define IDLE_LOOK_US 1000000
@@ -361,7 +360,7 @@ static bool may_go_on(const struct session *s)
 {
     uint32_t limit = likely(s->front->cache->pending < PENDING_HIGH) ? QUEUE_MAX : QUEUE_CROWDED;
     uint64_t under_way_max = MIN(UNDER_WAY_BYTES, s->front->config->max_client_buffer / 2);
-    bool has_room = (uint64_t)s->queued * s->reply_len < under_way_max || s->queued < UNDER_WAY_MIN;
+    bool has_room = (uint64_t)s->queued * s->reply_len < under_way_max || s->queued == 0;
     return s->stream.is_open && !s->is_blocked && !s->is_finishing && s->queued < limit && has_room && s->stream.out.bytes < STREAM_HIGH;
 }
 
