@@ -4,57 +4,27 @@
 
 static void on_reply(struct node_call *call, enum err err, const struct meta_reply *reply, struct chunk *chunk);
 
-/* The client's command as a meta command; what it has in common with all others is set by the caller. */
-static void translate(const struct request *request, struct meta_request *meta)
+/* The node's command for each op, and the mode that makes it so. */
+static const struct {
+    enum meta_command command;
+    char mode; /* 0: the default one */
+} translations[] = {
+    [OP_GET] = {META_GET, 0},          [OP_GAT] = {META_GET, 0},          [OP_TOUCH] = {META_GET, 0},
+    [OP_SET] = {META_SET, 0},          [OP_ADD] = {META_SET, 'E'},        [OP_REPLACE] = {META_SET, 'R'},
+    [OP_APPEND] = {META_SET, 'A'},     [OP_PREPEND] = {META_SET, 'P'},    [OP_DELETE] = {META_DELETE, 0},
+    [OP_INCR] = {META_ARITHMETIC, 0},  [OP_DECR] = {META_ARITHMETIC, 'D'}, [OP_DEBUG] = {META_DEBUG, 0},
+};
+
+/* What makes or changes an entry gives it a version, unless the client has chosen one; a plain delete leaves nothing that could have one. */
+static bool gets_version(const struct request *request, enum meta_command command)
 {
-    switch (request->op) {
-    case OP_GET:
-        meta->command = META_GET;
-        meta->with = META_WANT_VALUE | META_WANT_FLAGS | (request->with_cas ? META_WANT_CAS : 0);
-        return;
-    case OP_GAT:
-        meta->command = META_GET;
-        meta->with = META_WANT_VALUE | META_WANT_FLAGS | META_TTL | (request->with_cas ? META_WANT_CAS : 0);
-        return;
-    case OP_TOUCH:
-        meta->command = META_GET;
-        meta->with = META_TTL;
-        return;
-    case OP_DELETE:
-        meta->command = META_DELETE;
-        return;
-    case OP_INCR:
-    case OP_DECR:
-        meta->command = META_ARITHMETIC;
-        meta->with = META_WANT_VALUE | META_DELTA | META_VERSION | (request->op == OP_DECR ? META_MODE : 0);
-        meta->mode = 'D';
-        meta->delta = request->cas;
-        return;
-    default:
-        break;
+    switch (command) {
+    case META_SET:
+    case META_ARITHMETIC: return true;
+    case META_GET: return request->with & META_VIVIFY;
+    case META_DELETE: return request->with & (META_INVALIDATE | META_DROP_VALUE);
+    default: return false;
     }
-    meta->command = META_SET;
-    meta->with = META_VERSION | META_TTL | META_CLIENT_FLAGS;
-    switch (request->op) {
-    case OP_ADD:
-        meta->mode = 'E';
-        break;
-    case OP_REPLACE:
-        meta->mode = 'R';
-        break;
-    case OP_APPEND:
-        meta->mode = 'A';
-        break;
-    case OP_PREPEND:
-        meta->mode = 'P';
-        break;
-    case OP_CAS:
-        meta->with |= META_CAS;
-        return;
-    default:
-        return;
-    }
-    meta->with |= META_MODE;
 }
 
 void aside_start(struct operation *op)
@@ -63,19 +33,24 @@ void aside_start(struct operation *op)
     const struct request *request = &op->request;
     struct node *node = cache->pool.nodes[op->home];
     struct meta_request meta;
-    meta.with = 0;
+    meta.command = translations[request->op].command;
+    meta.mode = translations[request->op].mode;
+    meta.with = request->with | (meta.mode != 0 ? META_MODE : 0);
     meta.key = request->key;
     meta.ttl = request->exptime;
     meta.client_flags = request->flags;
     meta.cas = request->cas;
+    meta.delta = request->delta;
     meta.value_len = request->value_len;
-    translate(request, &meta);
-    if (meta.with & META_VERSION) {
-        if (node_has_versions(node)) {
-            meta.version = cache_version(cache);
-        } else {
-            meta.with &= ~(uint32_t)META_VERSION;
-        }
+    if (unlikely(request->protocol != PROTOCOL_CLASSIC)) {
+        meta.version = request->version;
+        meta.initial = request->initial;
+        meta.vivify_ttl = request->vivify_ttl;
+        meta.recache_ttl = request->recache_ttl;
+    }
+    if (!(meta.with & META_VERSION) && gets_version(request, meta.command) && node_has_versions(node)) {
+        meta.with |= META_VERSION;
+        meta.version = cache_version(cache);
     }
     op->call.on_reply = on_reply;
     enum err err = node_submit(node, &meta, op->value, op->value_chunk, &op->call);
@@ -87,7 +62,7 @@ void aside_start(struct operation *op)
 /* A change has been made in this region: tell the others if they are to know. */
 static void changed(struct operation *op, enum reply_status status)
 {
-    bool is_heard = op->request.command == COMMAND_DELETE || op->namespace->config->on_set == ON_SET_INVALIDATE;
+    bool is_heard = op->request.op == OP_DELETE || op->namespace->config->on_set == ON_SET_INVALIDATE;
     if (op->cache->bus == NULL || !is_heard) {
         operation_done(op, status);
         return;
@@ -96,28 +71,40 @@ static void changed(struct operation *op, enum reply_status status)
     publish_start(op, cache_version(op->cache));
 }
 
-static void on_value(struct operation *op, const struct meta_reply *reply, struct chunk *chunk)
+static void on_found(struct operation *op, const struct meta_reply *reply, struct chunk *chunk)
 {
-    if (op->request.op == OP_INCR || op->request.op == OP_DECR) {
-        uint64_t number = 0;
-        for (size_t i = 0; i < reply->value.len && reply->value.data[i] >= '0' && reply->value.data[i] <= '9'; i++) {
-            number = number * 10 + (uint64_t)(reply->value.data[i] - '0');
-        }
-        op->reply.number = number;
-        changed(op, REPLY_NUMBER);
-        return;
-    }
-    metrics_add(op->cache->metrics, METRIC_HITS, op->namespace->index, 1);
-    op->reply.flags = reply->client_flags;
-    op->reply.cas = reply->cas;
+    bool is_stub = reply->won && reply->value_len == 0 && (op->request.with & META_VIVIFY);
+    metrics_add(op->cache->metrics, unlikely(is_stub) ? METRIC_MISSES : METRIC_HITS, op->namespace->index, 1);
     op->reply.chunk = chunk;
     op->reply.value = reply->value;
     operation_done(op, REPLY_VALUE);
 }
 
-static bool is_store(enum op op)
+/* The new number; META_HD: it was not asked for. */
+static void on_number(struct operation *op, const struct meta_reply *reply)
 {
-    return op == OP_SET || op == OP_ADD || op == OP_REPLACE || op == OP_APPEND || op == OP_PREPEND || op == OP_CAS;
+    uint64_t number = 0;
+    for (size_t i = 0; i < reply->value.len && reply->value.data[i] >= '0' && reply->value.data[i] <= '9'; i++) {
+        number = number * 10 + (uint64_t)(reply->value.data[i] - '0');
+    }
+    op->reply.number = number;
+    changed(op, REPLY_NUMBER);
+}
+
+/* META_VA and META_HD: it was there, or has been done. */
+static void on_success(struct operation *op, const struct meta_reply *reply, struct chunk *chunk)
+{
+    operation_describe(op, reply);
+    switch (op->request.op) {
+    case OP_GET:
+    case OP_GAT: on_found(op, reply, chunk); return;
+    case OP_TOUCH: operation_done(op, REPLY_TOUCHED); return;
+    case OP_INCR:
+    case OP_DECR: on_number(op, reply); return;
+    case OP_DELETE: changed(op, REPLY_DELETED); return;
+    case OP_DEBUG: operation_refused(op, reply); return;
+    default: changed(op, REPLY_STORED); return;
+    }
 }
 
 static void on_reply(struct node_call *call, enum err err, const struct meta_reply *reply, struct chunk *chunk)
@@ -130,11 +117,9 @@ static void on_reply(struct node_call *call, enum err err, const struct meta_rep
     enum op what = op->request.op;
     switch (reply->status) {
     case META_VA:
-        if (what == OP_GET || what == OP_GAT || what == OP_INCR || what == OP_DECR) {
-            on_value(op, reply, chunk);
-            return;
-        }
-        break;
+    case META_HD:
+        on_success(op, reply, chunk);
+        return;
     case META_EN:
         if (what == OP_TOUCH) {
             operation_done(op, REPLY_NOT_FOUND);
@@ -142,20 +127,9 @@ static void on_reply(struct node_call *call, enum err err, const struct meta_rep
         }
         if (what == OP_GET || what == OP_GAT) {
             metrics_add(op->cache->metrics, METRIC_MISSES, op->namespace->index, 1);
-            operation_done(op, REPLY_MISS);
-            return;
         }
-        break;
-    case META_HD:
-        if (what == OP_TOUCH) {
-            operation_done(op, REPLY_TOUCHED);
-            return;
-        }
-        if (is_store(what) || what == OP_DELETE) {
-            changed(op, what == OP_DELETE ? REPLY_DELETED : REPLY_STORED);
-            return;
-        }
-        break;
+        operation_done(op, REPLY_MISS);
+        return;
     case META_NF:
         if (what == OP_DELETE) {
             changed(op, REPLY_NOT_FOUND); /* not here, but perhaps in other regions */
@@ -168,6 +142,9 @@ static void on_reply(struct node_call *call, enum err err, const struct meta_rep
         return;
     case META_EX:
         operation_done(op, REPLY_EXISTS);
+        return;
+    case META_DEBUG_IS:
+        operation_tell(op, REPLY_DEBUG, reply->text);
         return;
     default:
         break;

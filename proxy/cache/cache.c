@@ -73,7 +73,11 @@ struct operation *operation_get(struct cache *cache, const struct request *reque
         op = xmalloc(sizeof *op);
     }
     op->cache = cache;
-    op->request = *request;
+    if (likely(request->protocol == PROTOCOL_CLASSIC)) {
+        memcpy(&op->request, request, REQUEST_CLASSIC_SIZE);
+    } else {
+        op->request = *request;
+    }
     if (likely(request->key.len > 0)) {
         memcpy(op->key_bytes, request->key.data, MIN(request->key.len, (size_t)KEY_MAX));
     }
@@ -168,7 +172,19 @@ void operation_fail(struct operation *op, const char *fmt, ...)
 
 void operation_fail_node(struct operation *op, enum err err)
 {
+    if (unlikely(err == ERR_INVALID)) {
+        operation_tell(op, REPLY_ERROR, SPAN_LIT("CLIENT_ERROR a key with spaces or line ends may have 187 bytes at most"));
+        return;
+    }
     operation_fail(op, "node %s: %s", home_name(op), err_text(err));
+}
+
+void operation_tell(struct operation *op, enum reply_status status, struct span text)
+{
+    free(op->text);
+    op->text = xstrndup(text.data, text.len);
+    op->reply.text = span_of(op->text, text.len);
+    operation_done(op, status);
 }
 
 void operation_refused(struct operation *op, const struct meta_reply *reply)
@@ -177,11 +193,22 @@ void operation_refused(struct operation *op, const struct meta_reply *reply)
         operation_fail(op, "node %s: unexpected reply", home_name(op));
         return;
     }
-    metrics_add(op->cache->metrics, METRIC_ERRORS, metric_index2(SOURCE_NODE, ERR_COUNT, ERR_REMOTE), 1);
-    free(op->text);
-    op->text = xstrndup(reply->text.data, reply->text.len);
-    op->reply.text = span_of(op->text, reply->text.len);
-    operation_done(op, REPLY_ERROR);
+    static const struct {
+        struct span text;
+        enum reply_status status;
+    } known[] = { /* which every protocol has its own words for */
+        {SPAN_LIT("CLIENT_ERROR cannot increment or decrement non-numeric value"), REPLY_NON_NUMERIC},
+        {SPAN_LIT("SERVER_ERROR object too large for cache"), REPLY_TOO_LARGE},
+        {SPAN_LIT("SERVER_ERROR out of memory storing object"), REPLY_NO_MEMORY},
+    };
+    enum reply_status status = REPLY_ERROR;
+    for (size_t i = 0; i < ARRAY_LEN(known); i++) {
+        status = span_eq(reply->text, known[i].text) ? known[i].status : status;
+    }
+    if (status != REPLY_NON_NUMERIC) {
+        metrics_add(op->cache->metrics, METRIC_ERRORS, metric_index2(SOURCE_NODE, ERR_COUNT, ERR_REMOTE), 1);
+    }
+    operation_tell(op, status, reply->text);
 }
 
 bool operation_hold(struct operation *op)
@@ -216,7 +243,7 @@ void cache_handle(struct operation *op)
     op->namespace = namespaces_find(cache->namespaces, op->request.key);
     metrics_add(cache->metrics, METRIC_REQUESTS, metric_index2(op->request.command, cache->config->namespace_count, op->namespace->index),
                 1);
-    if (op->namespace->config->read == READ_ASIDE) {
+    if (op->namespace->config->read == READ_ASIDE || op->request.op == OP_DEBUG) {
         aside_start(op);
         return;
     }

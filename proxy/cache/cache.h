@@ -56,7 +56,7 @@ struct operation {
     bool is_done;     /* the owner's */
     bool is_kept;     /* the owner's: done, and waiting for its turn */
     bool is_exclusive; /* takes several steps: the client's next request may not overtake it */
-    /* A value to be stored, "\r\n" included; only good until cache_handle() returns. */
+    /* A value to be stored, with the "\r\n" behind it where the protocol has one; only good until cache_handle() returns. */
     struct span value;
     struct chunk *value_chunk;
     struct chunk *held; /* what reply.value is in, once it is kept beyond on_reply; operation_put() lets go of it */
@@ -85,10 +85,28 @@ void cache_handle(struct operation *op);
 void operation_done(struct operation *op, enum reply_status status);
 void operation_fail(struct operation *op, const char *fmt, ...) __attribute__((format(printf, 2, 3))); /* SERVER_ERROR … */
 void operation_fail_node(struct operation *op, enum err err); /* the key's home node failed */
+/* Ends an operation with a copy of a text. */
+void operation_tell(struct operation *op, enum reply_status status, struct span text);
 /* Passes on the home node's own error line, or says that its reply made no sense. */
 void operation_refused(struct operation *op, const struct meta_reply *reply);
 /* Keeps the value beyond the callback it was delivered in; false without memory. */
 bool operation_hold(struct operation *op);
+
+/* Takes over what a node said of an entry beside its value, as far as the client's protocol can say it. */
+static inline void operation_describe(struct operation *op, const struct meta_reply *reply)
+{
+    op->reply.flags = reply->client_flags;
+    op->reply.cas = reply->cas;
+    if (unlikely(op->request.protocol == PROTOCOL_META)) {
+        op->reply.ttl = reply->ttl;
+        op->reply.last_access_s = reply->last_access_s;
+        op->reply.size = reply->size;
+        op->reply.was_hit = reply->was_hit;
+        op->reply.won = reply->won;
+        op->reply.wait = reply->wait;
+        op->reply.stale = reply->stale;
+    }
+}
 
 /* node_submit() to the node with this index; ERR_STOPPING once the worker is being torn down. */
 enum err cache_submit(struct cache *cache, uint32_t home, const struct meta_request *request, struct span value, struct chunk *chunk,

@@ -23,6 +23,7 @@ static void on_invalidated(void *ctx, enum err err, enum invalidate_result resul
         return;
     }
     bool is_delete = op->request.op == OP_DELETE;
+    op->reply.cas = version;
     op->reply.status = is_delete ? REPLY_DELETED : REPLY_STORED;
     if (!is_delete && op->namespace->config->on_set == ON_SET_LOCAL) {
         operation_done(op, op->reply.status);
@@ -34,7 +35,7 @@ static void on_invalidated(void *ctx, enum err err, enum invalidate_result resul
 void change_start(struct operation *op)
 {
     const struct request *request = &op->request;
-    if (request->op != OP_DELETE && request->op != OP_SET && request->op != OP_CAS) {
+    if (request->op != OP_DELETE && request->op != OP_SET) {
         metrics_add(op->cache->metrics, METRIC_ERRORS, metric_index2(SOURCE_CLIENT, ERR_COUNT, ERR_UNSUPPORTED), 1);
         operation_fail(op, "namespace %s is read-through: write the database, then delete the key", op->namespace->config->name);
         return;
@@ -44,8 +45,8 @@ void change_start(struct operation *op)
     /* After the application's own change of the database, which it made before it sent this. */
     change->version = cache_version(op->cache);
     op->journey = change;
-    uint64_t expected = request->op == OP_CAS ? request->cas : 0;
-    if (request->op == OP_CAS && expected == 0) {
+    uint64_t expected = request->with & META_CAS ? request->cas : 0;
+    if (request->with & META_CAS && expected == 0) {
         expected = UINT64_MAX; /* no entry has it */
     }
     invalidate_start(op->cache, op->namespace, request->key, change->version, expected, on_invalidated, op);

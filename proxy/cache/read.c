@@ -4,6 +4,8 @@
 #include "proxy/cache/fill.h"
 #include "proxy/cache/freshness.h"
 
+/* What a client of the meta protocol may be told of a hit besides; its N, R, E and the like are ours here. */
+#define META_TOLD (META_WANT_TTL | META_WANT_HIT | META_WANT_LAST | META_WANT_SIZE | META_NO_BUMP)
 #define BACKOFF_MIN_US 1000
 #define BACKOFF_MAX_US 50000
 #define RELATIVE_TTL_MAX (30 * 24 * 3600) /* beyond, memcached takes seconds since 1970 */
@@ -16,6 +18,7 @@ struct read {
     uint64_t give_up_us; /* the end of lease_wait */
     uint64_t backoff_us;
     uint64_t lease;      /* the CAS of the lease that we hold; 0: none */
+    int64_t ttl;         /* of the entry that is stored, as memcached takes it, while the lease is ours */
     bool is_tombstone;   /* the lease is on a tombstone */
     bool is_joined;      /* the load is another reader's */
     bool is_waiting;     /* counted as one that waits */
@@ -95,8 +98,7 @@ static void on_hit(struct operation *op, const struct meta_reply *reply, struct 
     if (unlikely(op->request.op == OP_GAT)) {
         retouch(op, reply, chunk);
     }
-    op->reply.flags = reply->client_flags;
-    op->reply.cas = reply->cas;
+    operation_describe(op, reply);
     op->reply.chunk = chunk;
     op->reply.value = reply->value;
     finish(op, REPLY_VALUE);
@@ -190,6 +192,7 @@ static void fill(struct read *r)
     if (loaded->found) {
         fill.flags = loaded->flags;
         fill.ttl = entry_ttl(op, loaded);
+        r->ttl = fill.ttl;
         fill.chunk = loaded->value;
         fill.value = span_of(loaded->value->data, loaded->value_len);
         memcpy(loaded->value->data + loaded->value_len, "\r\n", 2);
@@ -199,6 +202,16 @@ static void fill(struct read *r)
         fill.value = span_of("\r\n", 0);
     }
     fill_start(&fill);
+}
+
+/* What is left of an entry that has just been stored, as `t` says it; 0: it was not stored. */
+static int64_t told_ttl(const struct read *r)
+{
+    if (r->lease == 0) {
+        return 0;
+    }
+    int64_t now_s = (int64_t)(clock_wall_ms() / 1000);
+    return r->ttl == 0 ? -1 : r->ttl <= RELATIVE_TTL_MAX ? r->ttl : r->ttl - now_s;
 }
 
 static void on_loaded(struct load *loaded)
@@ -227,6 +240,13 @@ static void on_loaded(struct load *loaded)
     op->held = loaded->value; /* the operation's from now on */
     op->reply.flags = loaded->flags;
     op->reply.cas = loaded->version;
+    if (unlikely(op->request.protocol == PROTOCOL_META)) {
+        struct reply *reply = &op->reply;
+        reply->ttl = told_ttl(r);
+        reply->size = loaded->value_len;
+        reply->last_access_s = 0;
+        reply->was_hit = reply->won = reply->wait = reply->stale = false;
+    }
     op->reply.chunk = loaded->value;
     op->reply.value = span_of(loaded->value->data, loaded->value_len);
     finish(op, REPLY_VALUE);
@@ -295,7 +315,7 @@ static void ask(struct operation *op)
 {
     struct meta_request meta;
     meta.command = META_GET;
-    meta.with = META_WANT_VALUE | META_WANT_FLAGS | META_WANT_CAS | META_VIVIFY | META_VERSION;
+    meta.with = META_WANT_VALUE | META_WANT_FLAGS | META_WANT_CAS | META_VIVIFY | META_VERSION | (op->request.with & META_TOLD);
     meta.key = op->request.key;
     meta.vivify_ttl = op->namespace->config->lease_ttl_s;
     meta.version = cache_version(op->cache);

@@ -55,6 +55,8 @@ static void on_reply(struct node_call *call, enum err err, const struct meta_rep
         finish(op, REPLY_NOT_FOUND);
         return;
     }
+    op->reply.flags = reply->client_flags;
+    op->reply.cas = reply->cas;
     fill_start(&(struct fill){
         .cache = op->cache,
         .namespace = op->namespace,

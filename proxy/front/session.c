@@ -7,7 +7,7 @@
 #include "common/clock.h"
 #include "proxy/front/stats.h"
 #include "proxy/net/stream.h"
-#include "proxy/protocol/classic.h"
+#include "proxy/protocol/codec.h"
 
 #define QUEUE_MAX 1024        /* requests of one client under way */
 #define QUEUE_CROWDED 16      /* the same, while the worker has more than PENDING_HIGH in all */
@@ -22,7 +22,7 @@ struct session {
     struct stream stream;
     struct front *front;
     struct list link;
-    struct classic classic;
+    struct codec codec;
     struct list queue; /* operations in the order of their requests */
     uint32_t queued;
     struct operation *storing; /* its value has not come yet */
@@ -90,8 +90,7 @@ static void keep(struct session *s, struct operation *op)
         return;
     }
     if (!operation_hold(op)) {
-        op->reply.status = REPLY_ERROR;
-        op->reply.text = SPAN_LIT(CLASSIC_NO_MEMORY);
+        op->reply.status = REPLY_NO_MEMORY;
         return;
     }
     op->is_kept = true;
@@ -115,7 +114,7 @@ static void render_ready(struct session *s)
         size_t len = op->reply.status == REPLY_VALUE ? op->reply.value.len : 0;
         s->reply_len += (uint32_t)(len / 8) - s->reply_len / 8;
         s->kept_bytes -= op->is_kept ? len : 0;
-        if (unlikely(classic_render(&s->classic, &op->request, &op->reply, &s->stream.out) != OK)) {
+        if (unlikely(codec_render(&s->codec, &op->request, &op->reply, &s->stream.out) != OK)) {
             stream_close(&s->stream, ERR_NOMEM);
             return;
         }
@@ -147,8 +146,7 @@ static void on_operation_done(struct operation *op)
     }
     op->is_done = true;
     if (unlikely(is_too_large(s, &op->request))) { /* what was done was to drop the old value, see refuse_large() */
-        op->reply.status = REPLY_ERROR;
-        op->reply.text = SPAN_LIT(CLASSIC_TOO_LARGE);
+        op->reply.status = REPLY_TOO_LARGE;
     }
     if (unlikely(op->is_exclusive)) {
         s->is_blocked = false;
@@ -187,11 +185,10 @@ static void answer(struct session *s, struct operation *op, enum reply_status st
     operation_done(op, status);
 }
 
-static void answer_error(struct session *s, struct span text)
+static void answer_error(struct session *s, const struct request *request, struct span text)
 {
     count_client_error(s, ERR_INVALID);
-    struct request none = {.command = COMMAND_COUNT, .op = OP_VERSION, .is_first = true, .is_last = true}; /* an op that is no group */
-    struct operation *op = enqueue(s, &none);
+    struct operation *op = enqueue(s, request);
     op->reply.text = text;
     operation_done(op, REPLY_ERROR);
 }
@@ -225,7 +222,15 @@ static void dispatch(struct session *s, struct operation *op)
         return;
     case OP_QUIT:
         s->is_finishing = true;
-        answer(s, op, REPLY_NONE, (struct span){NULL, 0});
+        answer(s, op, op->request.protocol == PROTOCOL_BINARY ? REPLY_OK : REPLY_NONE, (struct span){NULL, 0});
+        return;
+    case OP_NOOP:
+        answer(s, op, REPLY_NOOP, (struct span){NULL, 0});
+        return;
+    case OP_SASL_LIST:
+    case OP_AUTH:
+    case OP_NONE:
+        answer(s, op, REPLY_UNKNOWN, (struct span){NULL, 0});
         return;
     case OP_FLUSH_ALL:
         metrics_add(s->front->shard, METRIC_REQUESTS,
@@ -277,15 +282,14 @@ static void collect_or_dispatch(struct session *s, struct operation *op)
 static void refuse_large(struct session *s, struct operation *op)
 {
     count_client_error(s, ERR_TOO_LARGE);
-    s->swallow = op->request.value_len + 2;
+    s->swallow = op->request.value_len + op->request.value_tail;
     if (op->request.op == OP_SET) {
         op->request.op = OP_DELETE;
         dispatch_batch(s->front);
         dispatch(s, op);
         return;
     }
-    op->reply.text = SPAN_LIT(CLASSIC_TOO_LARGE);
-    operation_done(op, REPLY_ERROR);
+    operation_done(op, REPLY_TOO_LARGE);
 }
 
 /* The value of s->storing, if all of it is there. */
@@ -293,18 +297,17 @@ static bool take_value(struct session *s)
 {
     struct operation *op = s->storing;
     struct span input = stream_input(&s->stream);
-    size_t wanted = op->request.value_len + 2;
+    size_t wanted = op->request.value_len + op->request.value_tail;
     if (input.len < wanted) {
         s->stream.need = wanted;
         return false;
     }
     s->stream.need = 0;
     s->storing = NULL;
-    if (memcmp(input.data + wanted - 2, CLASSIC_VALUE_END, 2) != 0) {
+    if (op->request.value_tail > 0 && memcmp(input.data + op->request.value_len, CLASSIC_VALUE_END, op->request.value_tail) != 0) {
         stream_consume(&s->stream, wanted);
         count_client_error(s, ERR_INVALID);
-        op->reply.text = SPAN_LIT(CLASSIC_BAD_CHUNK);
-        operation_done(op, REPLY_ERROR);
+        operation_done(op, REPLY_BAD_CHUNK);
         return true;
     }
     op->value = span_of(input.data, wanted);
@@ -322,10 +325,10 @@ static bool take_request(struct session *s)
     struct request request;
     struct span error = {NULL, 0};
     size_t consumed = 0;
-    enum classic_result result = classic_parse(&s->classic, input.data, input.len, &consumed, &request, &error);
+    enum parse_result result = codec_parse(&s->codec, input.data, input.len, &consumed, &request, &error);
     struct operation *op;
     switch (result) {
-    case CLASSIC_REQUEST:
+    case PARSE_REQUEST:
         op = enqueue(s, &request);
         stream_consume(&s->stream, consumed);
         if (likely(!request.has_value)) {
@@ -336,21 +339,22 @@ static bool take_request(struct session *s)
             s->storing = op;
         }
         return true;
-    case CLASSIC_ERROR:
+    case PARSE_ERROR:
         stream_consume(&s->stream, consumed);
+        s->swallow = codec_swallow(&s->codec);
         if (error.len > 0) { /* none: noreply */
-            answer_error(s, error);
+            answer_error(s, &request, error);
         }
         return true;
-    case CLASSIC_CLOSE:
+    case PARSE_CLOSE:
         stream_consume(&s->stream, input.len);
         s->is_finishing = true;
         if (error.len > 0) {
-            answer_error(s, error);
+            answer_error(s, &request, error);
         }
         finish_if_answered(s);
         return false;
-    case CLASSIC_MORE:
+    case PARSE_MORE:
         break;
     }
     return false;
@@ -360,7 +364,7 @@ static bool may_go_on(const struct session *s)
 {
     uint32_t limit = likely(s->front->cache->pending < PENDING_HIGH) ? QUEUE_MAX : QUEUE_CROWDED;
     uint64_t under_way_max = MIN(UNDER_WAY_BYTES, s->front->config->max_client_buffer / 2);
-    bool has_room = (uint64_t)s->queued * s->reply_len < under_way_max || s->queued == 0;
+    bool has_room = s->storing != NULL || s->queued == 0 || (uint64_t)s->queued * s->reply_len < under_way_max;
     return s->stream.is_open && !s->is_blocked && !s->is_finishing && s->queued < limit && has_room && s->stream.out.bytes < STREAM_HIGH;
 }
 
@@ -484,7 +488,7 @@ void session_accept(void *ctx, int fd, bool is_unix)
     s->reply_len = (uint32_t)MAX(REPLY_GUESS, front->config->max_value_size);
     s->active_us = front->loop->now_us;
     list_init(&s->queue);
-    classic_init(&s->classic);
+    codec_init(&s->codec);
     list_push_back(&front->sessions, &s->link);
     front->session_count++;
     metrics_set(front->shard, METRIC_CONNECTIONS, 0, front->session_count);

@@ -2,8 +2,8 @@
  * Owns:    itself, from session_accept() until its stream is buried; its operations until they are done.
  * Threads: its worker's.
  *
- *   stream ──on_data──▶ classic_parse ──▶ operation on the queue ──▶ cache_handle
- *   on_done ──▶ the head of the queue is done: classic_render into the stream's output, and the next, …
+ *   stream ──on_data──▶ codec_parse ──▶ operation on the queue ──▶ cache_handle
+ *   on_done ──▶ the head of the queue is done: codec_render into the stream's output, and the next, …
  *
  * Bounds: QUEUE_MAX requests under way and STREAM_HIGH bytes of output; beyond, nothing more is parsed or read until the client has
  * taken what there is. A client that lets max_client_buffer pile up is disconnected.

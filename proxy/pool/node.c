@@ -392,8 +392,11 @@ enum err node_submit(struct node *node, const struct meta_request *request, stru
         return err;
     }
     err = meta_write(&c->stream.out, request); /* all or nothing */
-    if (err == OK && value.len > 0) {
+    if (err == OK && request->command == META_SET) {
         err = chain_append_value(&c->stream.out, chunk, value.data, value.len);
+        if (err == OK && unlikely(value.len == request->value_len)) {
+            err = chain_append(&c->stream.out, "\r\n", 2);
+        }
         if (err != OK) {
             stream_close(&c->stream, err); /* half a request has been queued: the connection can not go on */
         }

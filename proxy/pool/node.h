@@ -44,7 +44,7 @@ struct node *node_create(const struct node_context *context, uint32_t index);
 /* Ends what is under way with ERR_STOPPING. */
 void node_destroy(struct node **node);
 
-/* The value of a META_SET is `value`, "\r\n" included; it is referenced in `chunk` when large and copied when small or without a chunk. */
+/* The value of a META_SET is `value`, with or without the "\r\n" that ends it; it is referenced in `chunk` when large and copied when small or without a chunk. */
 enum err node_submit(struct node *node, const struct meta_request *request, struct span value, struct chunk *chunk, struct node_call *call);
 /* A whole line of the classic protocol that is answered by one line (flush_all, version). */
 enum err node_submit_line(struct node *node, struct span line, struct node_call *call);

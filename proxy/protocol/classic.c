@@ -30,14 +30,16 @@ enum shape {
     SHAPE_PLAIN,
     SHAPE_STATS,
     SHAPE_VERBOSITY,
+    SHAPE_META,
+    SHAPE_NONE,
 };
 
 static const struct {
     enum op op;
     enum shape shape;
-    bool with_cas;
+    uint32_t with;
 } commands[COMMAND_COUNT] = {
-#define X(name, word, op, shape, with_cas) [COMMAND_##name] = {op, SHAPE_##shape, with_cas},
+#define X(name, word, op, shape, with) [COMMAND_##name] = {op, SHAPE_##shape, with},
 #include "proxy/protocol/commands.def"
 #undef X
 };
@@ -60,10 +62,10 @@ void classic_init(struct classic *classic)
     memset(classic, 0, sizeof *classic);
 }
 
-static enum classic_result refuse(struct parse *parse, struct span text)
+static enum parse_result refuse(struct parse *parse, struct span text)
 {
     *parse->error = text;
-    return CLASSIC_ERROR;
+    return PARSE_ERROR;
 }
 
 /* Whether the last word is `noreply`. From then on memcached does not even answer errors. */
@@ -72,9 +74,19 @@ static bool has_noreply(const struct parse *parse)
     return token_is(parse->tokens[parse->count - 1], word_noreply);
 }
 
-static enum classic_result refuse_unless(struct parse *parse, bool noreply, struct span text)
+static enum parse_result refuse_unless(struct parse *parse, bool noreply, struct span text)
 {
     return refuse(parse, noreply ? no_text : text);
+}
+
+static inline void start_request(struct request *out, enum command command)
+{
+    memset(out, 0, REQUEST_CLASSIC_SIZE);
+    out->command = command;
+    out->op = commands[command].op;
+    out->with = commands[command].with;
+    out->is_first = true;
+    out->is_last = true;
 }
 
 /* A 32-bit number as memcached takes it: it must fit 64 bits, and then loses the upper half. */
@@ -87,30 +99,26 @@ static bool token_int(struct span token, int64_t *out)
 }
 
 /* The next key of a line that has been checked. `data` is at the key. */
-static enum classic_result next_key(struct classic *classic, const char *data, size_t *consumed, struct request *out)
+static enum parse_result next_key(struct classic *classic, const char *data, size_t *consumed, struct request *out)
 {
     const char *end = data + classic->keys_left;
     const char *stop = token_end(data, end);
     const char *next = token_skip_spaces(stop, end);
     bool is_last = next == end;
-    *out = (struct request){
-        .command = classic->command,
-        .op = commands[classic->command].op,
-        .with_cas = commands[classic->command].with_cas,
-        .is_first = classic->at_first,
-        .is_last = is_last,
-        .exptime = classic->exptime,
-        .key = span_of(data, (size_t)(stop - data)),
-    };
+    start_request(out, classic->command);
+    out->is_first = classic->at_first;
+    out->is_last = is_last;
+    out->exptime = classic->exptime;
+    out->key = span_of(data, (size_t)(stop - data));
     classic->at_first = false;
     classic->in_keys = !is_last;
     classic->keys_left = (size_t)(end - next);
     *consumed += (size_t)(next - data) + (is_last ? classic->line_tail : 0);
-    return CLASSIC_REQUEST;
+    return PARSE_REQUEST;
 }
 
 /* get and gat: all keys are checked before the first one is handed out, as the error is the answer to the whole line. */
-static enum classic_result parse_keys(struct parse *parse, enum command command, bool with_exptime)
+static enum parse_result parse_keys(struct parse *parse, enum command command, bool with_exptime)
 {
     struct classic *classic = parse->classic;
     int64_t exptime = 0;
@@ -142,7 +150,7 @@ static enum classic_result parse_keys(struct parse *parse, enum command command,
 }
 
 /* set KEY FLAGS EXPTIME LENGTH [noreply], cas KEY FLAGS EXPTIME LENGTH UNIQUE [noreply] */
-static enum classic_result parse_store(struct parse *parse, bool has_unique)
+static enum parse_result parse_store(struct parse *parse, bool has_unique)
 {
     const struct span *tokens = parse->tokens;
     size_t least = has_unique ? 6 : 5;
@@ -161,12 +169,13 @@ static enum classic_result parse_store(struct parse *parse, bool has_unique)
     out->key = tokens[1];
     out->flags = (uint32_t)flags;
     out->has_value = true;
+    out->value_tail = sizeof CLASSIC_VALUE_END - 1;
     out->value_len = (size_t)length;
-    return CLASSIC_REQUEST;
+    return PARSE_REQUEST;
 }
 
 /* delete KEY [0] [noreply]: the 0 is what is left of a time that memcached once had. */
-static enum classic_result parse_delete(struct parse *parse)
+static enum parse_result parse_delete(struct parse *parse)
 {
     if (parse->count < 2 || parse->count > 4) {
         return refuse(parse, word_error);
@@ -183,11 +192,11 @@ static enum classic_result parse_delete(struct parse *parse)
         return refuse_unless(parse, out->noreply, bad_format);
     }
     out->key = parse->tokens[1];
-    return CLASSIC_REQUEST;
+    return PARSE_REQUEST;
 }
 
 /* incr KEY DELTA [noreply], touch KEY EXPTIME [noreply] */
-static enum classic_result parse_key_number(struct parse *parse, bool is_touch)
+static enum parse_result parse_key_number(struct parse *parse, bool is_touch)
 {
     if (parse->count != 3 && parse->count != 4) {
         return refuse(parse, word_error);
@@ -198,14 +207,14 @@ static enum classic_result parse_key_number(struct parse *parse, bool is_touch)
         return refuse_unless(parse, out->noreply, bad_format);
     }
     out->key = parse->tokens[1];
-    if (is_touch ? !token_int(parse->tokens[2], &out->exptime) : !token_u64(parse->tokens[2], &out->cas)) {
+    if (is_touch ? !token_int(parse->tokens[2], &out->exptime) : !token_u64(parse->tokens[2], &out->delta)) {
         return refuse_unless(parse, out->noreply, is_touch ? bad_exptime : bad_delta);
     }
-    return CLASSIC_REQUEST;
+    return PARSE_REQUEST;
 }
 
 /* flush_all [DELAY] [noreply] */
-static enum classic_result parse_flush_all(struct parse *parse)
+static enum parse_result parse_flush_all(struct parse *parse)
 {
     if (parse->count > 3) {
         return refuse(parse, word_error);
@@ -215,11 +224,11 @@ static enum classic_result parse_flush_all(struct parse *parse)
     if (parse->count != (out->noreply ? 2 : 1) && !token_int(parse->tokens[1], &out->exptime)) {
         return refuse_unless(parse, out->noreply, bad_exptime);
     }
-    return CLASSIC_REQUEST;
+    return PARSE_REQUEST;
 }
 
 /* verbosity LEVEL [noreply]: there is nothing to do but to say OK, as the log's level is the operator's. */
-static enum classic_result parse_verbosity(struct parse *parse)
+static enum parse_result parse_verbosity(struct parse *parse)
 {
     if (parse->count != 2 && parse->count != 3) {
         return refuse(parse, word_error);
@@ -229,11 +238,11 @@ static enum classic_result parse_verbosity(struct parse *parse)
     if (!token_u64(parse->tokens[1], &level)) {
         return refuse_unless(parse, parse->out->noreply, bad_format);
     }
-    return CLASSIC_REQUEST;
+    return PARSE_REQUEST;
 }
 
 /* stats [WHAT …] */
-static enum classic_result parse_stats(struct parse *parse)
+static enum parse_result parse_stats(struct parse *parse)
 {
     if (parse->count > 1) {
         if (parse->tokens[1].len > KEY_MAX) {
@@ -241,7 +250,7 @@ static enum classic_result parse_stats(struct parse *parse)
         }
         parse->out->key = parse->tokens[1];
     }
-    return CLASSIC_REQUEST;
+    return PARSE_REQUEST;
 }
 
 #define LOOK(len, letter) ((len) << 8 | (unsigned)(letter))
@@ -292,7 +301,7 @@ static bool is_http(const struct parse *parse)
     return span_has_prefix(tokens[count - 1], SPAN_LIT("HTTP/"));
 }
 
-static enum classic_result parse_unknown(struct parse *parse)
+static enum parse_result parse_unknown(struct parse *parse)
 {
     if (parse->count == 0 || parse->tokens[0].len < 2) {
         return refuse(parse, word_error);
@@ -302,25 +311,19 @@ static enum classic_result parse_unknown(struct parse *parse)
     }
     if (is_http(parse)) {
         *parse->error = no_text;
-        return CLASSIC_CLOSE;
+        return PARSE_CLOSE;
     }
     return refuse(parse, word_error);
 }
 
-static enum classic_result parse_command(struct parse *parse)
+static enum parse_result parse_command(struct parse *parse)
 {
     parse->count = token_split(span_of(parse->data, (size_t)(parse->end - parse->data)), parse->tokens, TOKENS_MAX);
     enum command command = parse->count == 0 ? COMMAND_COUNT : command_find(parse->tokens[0]);
     if (command == COMMAND_COUNT) {
         return parse_unknown(parse);
     }
-    *parse->out = (struct request){
-        .command = command,
-        .op = commands[command].op,
-        .with_cas = commands[command].with_cas,
-        .is_first = true,
-        .is_last = true,
-    };
+    start_request(parse->out, command);
     switch (commands[command].shape) {
     case SHAPE_KEYS: return parse_keys(parse, command, false);
     case SHAPE_EXPTIME_KEYS: return parse_keys(parse, command, true);
@@ -333,33 +336,36 @@ static enum classic_result parse_command(struct parse *parse)
     case SHAPE_STATS: return parse_stats(parse);
     case SHAPE_VERBOSITY: return parse_verbosity(parse);
     case SHAPE_PLAIN: break;
+    case SHAPE_META:
+    case SHAPE_NONE: return parse_unknown(parse);
     }
-    return CLASSIC_REQUEST;
+    return PARSE_REQUEST;
 }
 
 /* There is no newline yet. Only a multi-get may be long. */
-static enum classic_result wait_for_newline(struct classic *classic, const char *data, size_t len, struct span *error)
+static enum parse_result wait_for_newline(struct classic *classic, const char *data, size_t len, struct span *error)
 {
     classic->scanned = len;
     if (len <= CLASSIC_LINE_WAIT) {
-        return CLASSIC_MORE;
+        return PARSE_MORE;
     }
     const char *p = token_skip_spaces(data, data + CLASSIC_LINE_WAIT);
     struct span line = span_of(p, len - (size_t)(p - data));
     *error = no_text;
     if (p - data > 100 || (!span_has_prefix(line, SPAN_LIT("get ")) && !span_has_prefix(line, SPAN_LIT("gets ")))) {
-        return CLASSIC_CLOSE;
+        return PARSE_CLOSE;
     }
     if (len > CLASSIC_LINE_MAX) {
         *error = line_too_long;
-        return CLASSIC_CLOSE;
+        return PARSE_CLOSE;
     }
-    return CLASSIC_MORE;
+    return PARSE_MORE;
 }
 
-static enum classic_result parse_line(struct classic *classic, const char *data, size_t len, size_t *consumed,
+static enum parse_result parse_line(struct classic *classic, const char *data, size_t len, size_t *consumed,
                                       struct request *out, struct span *error)
 {
+    out->protocol = PROTOCOL_CLASSIC;
     size_t scanned = MIN(classic->scanned, len);
     const char *newline = memchr(data + scanned, '\n', len - scanned);
     if (newline == NULL) {
@@ -370,7 +376,7 @@ static enum classic_result parse_line(struct classic *classic, const char *data,
     *consumed = line_len;
     if (unlikely(line_len > CLASSIC_LINE_MAX)) {
         *error = line_too_long;
-        return CLASSIC_CLOSE;
+        return PARSE_CLOSE;
     }
     const char *end = newline - (line_len > 2 && newline[-1] == '\r' ? 1 : 0);
     const char *nul = memchr(data, '\0', (size_t)(end - data));
@@ -399,31 +405,47 @@ static inline bool parse_one_get(const char *data, size_t len, size_t *consumed,
         return false;
     }
     *consumed = (size_t)(stop + 2 - data);
-    *out = (struct request){
-        .command = COMMAND_GET,
-        .op = OP_GET,
-        .is_first = true,
-        .is_last = true,
-        .key = span_of(key, key_len),
-    };
+    start_request(out, COMMAND_GET);
+    out->key = span_of(key, key_len);
     return true;
 }
 
-enum classic_result classic_parse(struct classic *classic, const char *data, size_t len, size_t *consumed, struct request *out,
+enum parse_result classic_parse(struct classic *classic, const char *data, size_t len, size_t *consumed, struct request *out,
                                   struct span *error)
 {
     *consumed = 0;
     if (classic->in_keys) {
         if (unlikely(len < classic->keys_left + classic->line_tail)) {
-            return CLASSIC_MORE;
+            return PARSE_MORE;
         }
         return next_key(classic, data, consumed, out);
     }
     if (likely(parse_one_get(data, len, consumed, out))) {
         classic->scanned = 0;
-        return CLASSIC_REQUEST;
+        return PARSE_REQUEST;
     }
-    return len == 0 ? CLASSIC_MORE : parse_line(classic, data, len, consumed, out, error);
+    if (len == 0) {
+        return PARSE_MORE;
+    }
+    enum parse_result result = parse_line(classic, data, len, consumed, out, error);
+    if (unlikely((result == PARSE_ERROR || result == PARSE_CLOSE) && out->protocol == PROTOCOL_CLASSIC)) {
+        *out = (struct request){.command = COMMAND_COUNT, .op = OP_NONE, .is_first = true, .is_last = true};
+    }
+    return result;
+}
+
+struct span classic_error_text(const struct reply *reply)
+{
+    static const struct span texts[REPLY_STATUS_COUNT] = {
+        [REPLY_AUTH_FAILED] = SPAN_LIT("CLIENT_ERROR authentication failure"),
+        [REPLY_UNAUTHENTICATED] = SPAN_LIT("CLIENT_ERROR unauthenticated"),
+        [REPLY_UNKNOWN] = SPAN_LIT("ERROR"),
+        [REPLY_TOO_LARGE] = SPAN_LIT("SERVER_ERROR object too large for cache"),
+        [REPLY_BAD_CHUNK] = SPAN_LIT("CLIENT_ERROR bad data chunk"),
+        [REPLY_NO_MEMORY] = SPAN_LIT("SERVER_ERROR out of memory storing object"),
+        [REPLY_NON_NUMERIC] = SPAN_LIT("CLIENT_ERROR cannot increment or decrement non-numeric value"),
+    };
+    return reply->status == REPLY_ERROR ? reply->text : texts[reply->status];
 }
 
 static enum err put_line(struct chain *out, struct span text)
@@ -441,7 +463,7 @@ static char *put_value_head(char *at, const struct request *request, const struc
     at = token_put_u64(at, reply->flags);
     *at++ = ' ';
     at = token_put_u64(at, reply->value.len);
-    if (request->with_cas) {
+    if (request->with & META_WANT_CAS) {
         *at++ = ' ';
         at = token_put_u64(at, reply->cas);
     }
@@ -490,11 +512,12 @@ static enum err render_key(struct classic *classic, const struct request *reques
         classic->answered++;
         return render_value(request, reply, out);
     }
-    if (reply->status != REPLY_ERROR) {
+    struct span error = classic_error_text(reply);
+    if (error.len == 0) {
         classic->answered++;
     } else if (classic->failed++ == 0) {
-        classic->error_len = MIN(reply->text.len, sizeof classic->error);
-        memcpy(classic->error, reply->text.data, classic->error_len);
+        classic->error_len = MIN(error.len, sizeof classic->error);
+        memcpy(classic->error, error.data, classic->error_len);
     }
     if (!request->is_last) {
         return OK;
@@ -533,9 +556,12 @@ enum err classic_render(struct classic *classic, const struct request *request, 
     case REPLY_STATS:
         err = chain_append(out, reply->text.data, reply->text.len);
         return err != OK ? err : put_line(out, word_end);
-    case REPLY_ERROR: return put_line(out, reply->text);
     case REPLY_VALUE: /* only get and gat are answered so */
     case REPLY_NONE: return OK;
-    default: return chain_append(out, lines[reply->status].data, lines[reply->status].len);
+    default: break;
     }
+    if (reply->status < ARRAY_LEN(lines) && lines[reply->status].len > 0) {
+        return chain_append(out, lines[reply->status].data, lines[reply->status].len);
+    }
+    return put_line(out, classic_error_text(reply));
 }

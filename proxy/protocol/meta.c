@@ -85,8 +85,10 @@ static char *put_wants(char *at, uint32_t with)
     static const struct {
         uint32_t flag;
         char letter;
-    } wants[] = {{META_WANT_VALUE, 'v'}, {META_WANT_FLAGS, 'f'}, {META_WANT_CAS, 'c'}, {META_WANT_TTL, 't'}};
-    for (size_t i = 0; i < ARRAY_LEN(wants); i++) {
+    } wants[] = {{META_WANT_VALUE, 'v'}, {META_WANT_FLAGS, 'f'}, {META_WANT_CAS, 'c'},  {META_WANT_TTL, 't'},
+                 {META_WANT_HIT, 'h'},   {META_WANT_LAST, 'l'},  {META_WANT_SIZE, 's'}, {META_NO_BUMP, 'u'}};
+    size_t count = with & (META_WANT_HIT | META_WANT_LAST | META_WANT_SIZE | META_NO_BUMP) ? ARRAY_LEN(wants) : 4;
+    for (size_t i = 0; i < count; i++) {
         if (with & wants[i].flag) {
             at = put_flag(at, wants[i].letter);
         }
@@ -108,7 +110,10 @@ static char *put_options(char *at, const struct meta_request *request)
         at = token_put_i64(put_flag(at, 'T'), request->ttl);
     }
     if (with & META_VIVIFY) {
-        at = put_flag_u64(at, 'N', request->vivify_ttl);
+        at = token_put_i64(put_flag(at, 'N'), request->vivify_ttl);
+    }
+    if (with & META_RECACHE) {
+        at = token_put_i64(put_flag(at, 'R'), request->recache_ttl);
     }
     if (with & META_CLIENT_FLAGS) {
         at = put_flag_u64(at, 'F', request->client_flags);
@@ -126,12 +131,16 @@ static char *put_options(char *at, const struct meta_request *request)
     if (with & META_DELTA) {
         at = put_flag_u64(at, 'D', request->delta);
     }
+    if (with & META_INITIAL) {
+        at = put_flag_u64(at, 'J', request->initial);
+    }
     return at;
 }
 
 enum err meta_write(struct chain *out, const struct meta_request *request)
 {
-    static const char words[][4] = {[META_GET] = "mg ", [META_SET] = "ms ", [META_DELETE] = "md ", [META_ARITHMETIC] = "ma "};
+    static const char words[][4] = {[META_GET] = "mg ", [META_SET] = "ms ", [META_DELETE] = "md ", [META_ARITHMETIC] = "ma ",
+                                    [META_DEBUG] = "me "};
     struct span key = request->key;
     if (unlikely(key.len == 0 || key.len > KEY_MAX)) {
         return ERR_INVALID;
@@ -193,6 +202,20 @@ static bool parse_flags(const char *p, const char *end, struct meta_reply *out)
                 return false;
             }
             break;
+        case 'h':
+            out->was_hit = token_is(argument, SPAN_LIT("1"));
+            break;
+        case 'l':
+            if (!token_digits(argument, &number) || number > INT64_MAX) {
+                return false;
+            }
+            out->last_access_s = (int64_t)number;
+            break;
+        case 's':
+            if (!token_digits(argument, &out->size)) {
+                return false;
+            }
+            break;
         case 'W': out->won = true; break;
         case 'Z': out->wait = true; break;
         case 'X': out->stale = true; break;
@@ -222,6 +245,11 @@ static enum meta_result parse_status(struct span line, struct meta_reply *out)
             }
         }
         return META_BAD;
+    }
+    if (span_has_prefix(line, SPAN_LIT("ME "))) {
+        out->status = META_DEBUG_IS;
+        out->text = line;
+        return META_REPLY;
     }
     if (span_has_prefix(line, version)) {
         out->status = META_VERSION_IS;

@@ -8,25 +8,9 @@
 #define PROXY_PROTOCOL_META_H
 
 #include "common/buffer.h"
+#include "proxy/protocol/request.h"
 
-enum meta_command { META_GET, META_SET, META_DELETE, META_ARITHMETIC };
-
-/* Which flags a request carries; those with an argument take it from the field of struct meta_request that is named. */
-enum meta_flag {
-    META_WANT_VALUE = 1 << 0,  /* v */
-    META_WANT_FLAGS = 1 << 1,  /* f */
-    META_WANT_CAS = 1 << 2,    /* c */
-    META_WANT_TTL = 1 << 3,    /* t */
-    META_CAS = 1 << 4,         /* C cas */
-    META_VERSION = 1 << 5,     /* E version */
-    META_TTL = 1 << 6,         /* T ttl */
-    META_VIVIFY = 1 << 7,      /* N vivify_ttl */
-    META_CLIENT_FLAGS = 1 << 8, /* F client_flags */
-    META_INVALIDATE = 1 << 9,  /* I */
-    META_DROP_VALUE = 1 << 10, /* x */
-    META_MODE = 1 << 11,       /* M mode */
-    META_DELTA = 1 << 12,      /* D delta */
-};
+enum meta_command { META_GET, META_SET, META_DELETE, META_ARITHMETIC, META_DEBUG };
 
 struct meta_request {
     enum meta_command command;
@@ -35,7 +19,9 @@ struct meta_request {
     uint64_t cas;
     uint64_t version;
     int64_t ttl;
-    uint32_t vivify_ttl;
+    int64_t vivify_ttl;
+    int64_t recache_ttl;
+    uint64_t initial;
     uint32_t client_flags;
     char mode;
     uint64_t delta;
@@ -53,6 +39,7 @@ enum meta_status {
     META_EX,      /* CAS mismatch */
     META_MN,      /* no-op */
     META_OK,      /* classic OK */
+    META_DEBUG_IS, /* ME: text is the whole line */
     META_VERSION_IS, /* classic VERSION: text is the version */
     META_REFUSED, /* ERROR, CLIENT_ERROR …, SERVER_ERROR …: text is the whole line */
 };
@@ -74,6 +61,9 @@ struct meta_reply {
     uint32_t client_flags;
     uint64_t cas;
     int64_t ttl;       /* -1: none */
+    bool was_hit;
+    int64_t last_access_s;
+    uint64_t size;
     size_t value_len;  /* META_VA */
     struct span value; /* META_VA, once it is whole: value_len bytes, with "\r\n" behind them */
     struct span text;

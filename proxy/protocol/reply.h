@@ -15,23 +15,42 @@ enum reply_status {
     REPLY_EXISTS,
     REPLY_NOT_FOUND,
     REPLY_DELETED,
-    REPLY_TOUCHED,
-    REPLY_NUMBER, /* incr, decr: number */
+    REPLY_TOUCHED, /* flags */
+    REPLY_NUMBER,  /* incr, decr: number */
     REPLY_OK,
     REPLY_VERSION, /* text: the version */
     REPLY_STATS,   /* text: whole "STAT name value\r\n" lines, the END not included */
-    REPLY_ERROR,   /* text: what stands in the line, e.g. "SERVER_ERROR node 10.0.0.1:11211: timed out" */
-    REPLY_NONE,    /* nothing is to be sent */
+    REPLY_NOOP,    /* mn, noop */
+    REPLY_DEBUG,   /* me: text is the node's whole line, without "\r\n" */
+    REPLY_AUTH,    /* text: SASL's list of mechanisms, or what a successful authentication is answered */
+    REPLY_AUTH_FAILED,
+    REPLY_UNAUTHENTICATED,
+    REPLY_UNKNOWN,     /* there is no such command */
+    REPLY_TOO_LARGE,   /* the value is larger than may be stored */
+    REPLY_BAD_CHUNK,   /* the value does not end where it should */
+    REPLY_NO_MEMORY,
+    REPLY_NON_NUMERIC, /* incr, decr */
+    REPLY_ERROR, /* text: what stands in the line, e.g. "SERVER_ERROR node 10.0.0.1:11211: timed out" */
+    REPLY_NONE,  /* nothing is to be sent */
+    REPLY_STATUS_COUNT
 };
 
 struct reply {
     enum reply_status status;
     uint32_t flags;
-    uint64_t cas;
+    uint64_t cas; /* where the request wanted it */
     uint64_t number;
     struct chunk *chunk;
     struct span value;
     struct span text;
+    /* Only to requests of PROTOCOL_META: what they wanted of it. */
+    int64_t ttl; /* seconds; -1: none */
+    int64_t last_access_s;
+    uint64_t size; /* of the value */
+    bool was_hit;
+    bool won;   /* W */
+    bool wait;  /* Z */
+    bool stale; /* X */
 };
 
 #endif

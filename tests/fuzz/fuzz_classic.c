@@ -74,7 +74,7 @@ static void take(struct run *run, const struct request *request)
     check(request->value_len <= INT32_MAX - 2);
     mix_number(run, request->command);
     mix_number(run, request->op);
-    mix_number(run, (uint64_t)request->with_cas | request->noreply << 1 | request->is_first << 2 | request->is_last << 3);
+    mix_number(run, (uint64_t)request->with << 4 | request->noreply << 1 | request->is_first << 2 | request->is_last << 3);
     mix_number(run, request->flags);
     mix_number(run, (uint64_t)request->exptime);
     mix_number(run, request->cas);
@@ -98,19 +98,19 @@ static size_t parse_some(struct run *run, const uint8_t *data, size_t len)
         struct request request;
         struct span error;
         size_t consumed = SIZE_MAX;
-        enum classic_result result = classic_parse(&run->classic, copy, left, &consumed, &request, &error);
-        check(consumed <= left && (consumed > 0 || result == CLASSIC_MORE || result == CLASSIC_CLOSE));
+        enum parse_result result = classic_parse(&run->classic, copy, left, &consumed, &request, &error);
+        check(consumed <= left && (consumed > 0 || result == PARSE_MORE || result == PARSE_CLOSE));
         at += consumed;
-        if (result == CLASSIC_REQUEST) {
+        if (result == PARSE_REQUEST) {
             take(run, &request);
-        } else if (result != CLASSIC_MORE) {
+        } else if (result != PARSE_MORE) {
             mix_number(run, result);
             mix(run, error.data, error.len);
-            run->closed = result == CLASSIC_CLOSE;
+            run->closed = result == PARSE_CLOSE;
             run->too_long = run->closed && consumed == 0;
         }
         free(copy);
-        if (result == CLASSIC_MORE) {
+        if (result == PARSE_MORE) {
             break;
         }
     }
