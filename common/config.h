@@ -63,6 +63,8 @@ struct config_namespace {
     uint32_t ttl_s; /* 0: none */
     uint32_t ttl_jitter_s;
     uint32_t negative_ttl_s; /* 0: not remembered */
+    uint32_t refresh_ahead_s; /* 0: not */
+    uint32_t stale_while_revalidate_s; /* 0: not */
     uint32_t lease_wait_ms;
     uint32_t lease_ttl_s;
     uint32_t tombstone_ttl_s;

@@ -132,6 +132,17 @@ static void check_times(const struct config *config, const struct config_read *r
         config_problems_add(read->problems, line_of(read, &ns->ttl_jitter_s, "ttl_jitter", ns, NULL),
                             "namespaces[%u].ttl_jitter: must be shorter than the ttl, which is %us", i, ns->ttl_s);
     }
+    bool has_refresh = is_sound(read, &ns->ttl_s, "ttl") && is_sound(read, &ns->refresh_ahead_s, "refresh_ahead");
+    if (has_refresh && ns->ttl_s > 0 && ns->refresh_ahead_s >= ns->ttl_s) {
+        config_problems_add(read->problems, line_of(read, &ns->refresh_ahead_s, "refresh_ahead", ns, NULL),
+                            "namespaces[%u].refresh_ahead: must be shorter than the ttl, which is %us", i, ns->ttl_s);
+    }
+    if (ns->stale_while_revalidate_s > ns->tombstone_ttl_s && is_sound(read, &ns->stale_while_revalidate_s, "stale_while_revalidate") &&
+        is_sound(read, &ns->tombstone_ttl_s, "tombstone_ttl")) {
+        config_problems_add(read->problems, line_of(read, &ns->stale_while_revalidate_s, "stale_while_revalidate", ns, NULL),
+                            "namespaces[%u].stale_while_revalidate: is longer than tombstone_ttl, which is %us: a stale value is not kept longer", i,
+                            ns->tombstone_ttl_s);
+    }
     bool has_lease = is_sound(read, &ns->lease_wait_ms, "lease_wait") && is_sound(read, &ns->lease_ttl_s, "lease_ttl");
     if (has_lease && ns->lease_wait_ms > ns->lease_ttl_s * 1000ULL) {
         config_problems_add(read->problems, line_of(read, &ns->lease_wait_ms, "lease_wait", ns, NULL),

@@ -55,6 +55,16 @@ void cache_observe(struct cache *cache, uint64_t version)
     }
 }
 
+uint64_t cache_random(struct cache *cache, uint64_t limit)
+{
+    uint64_t x = cache->random | 1;
+    x ^= x >> 12;
+    x ^= x << 25;
+    x ^= x >> 27;
+    cache->random = x;
+    return (x * 2685821657736338717ULL >> 20) % limit;
+}
+
 static void prefetch(const struct operation *op)
 {
     for (uintptr_t line = 0; line < offsetof(struct operation, key_bytes) + 64; line += 64) {

@@ -112,6 +112,9 @@ static inline void operation_describe(struct operation *op, const struct meta_re
 enum err cache_submit(struct cache *cache, uint32_t home, const struct meta_request *request, struct span value, struct chunk *chunk,
                       struct node_call *call);
 
+/* A number below `limit`, for jitter. */
+uint64_t cache_random(struct cache *cache, uint64_t limit);
+
 /* A version that is newer than all this worker gave out or saw. */
 uint64_t cache_version(struct cache *cache);
 /* Moves the clock past a version that was seen; one from beyond max_clock_skew is counted and logged. */

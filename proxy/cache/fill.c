@@ -1,5 +1,9 @@
 #include "proxy/cache/fill.h"
 
+#include "common/clock.h"
+#include "proxy/cache/freshness.h"
+#include "proxy/cache/read.h"
+
 struct fill_call {
     struct node_call call;
     struct cache *cache;
@@ -97,7 +101,7 @@ void lease_give_back(struct cache *cache, const struct namespace *namespace, str
     struct meta_request meta = {.command = META_DELETE, .with = META_CAS, .key = key, .cas = lease};
     if (is_tombstone) {
         /* Deleting it would forget the invalidation; marking it anew, with the version it has, lets the next reader win. */
-        meta.with |= META_INVALIDATE | META_DROP_VALUE | META_TTL | META_VERSION;
+        meta.with |= META_INVALIDATE | META_TTL | META_VERSION | tombstone_drops(namespace);
         meta.ttl = namespace->config->tombstone_ttl_s;
         meta.version = lease;
     }
@@ -105,4 +109,57 @@ void lease_give_back(struct cache *cache, const struct namespace *namespace, str
     if (err != OK) {
         on_given_back(&f->call, err, NULL, NULL);
     }
+}
+
+static int64_t memcached_ttl(int64_t seconds)
+{
+    return seconds <= RELATIVE_TTL_MAX ? seconds : (int64_t)(clock_wall_ms() / 1000) + seconds;
+}
+
+static int64_t entry_ttl(const struct fill_target *target, const struct load *loaded)
+{
+    const struct config_namespace *config = target->namespace->config;
+    int64_t ttl = config->ttl_s;
+    if (config->ttl_jitter_s > 0 && ttl > 0) {
+        ttl -= (int64_t)cache_random(target->cache, (uint64_t)MIN((int64_t)config->ttl_jitter_s, ttl - 1) + 1);
+    }
+    if (loaded->expires_in_s >= 0 && (ttl == 0 || loaded->expires_in_s < ttl)) {
+        ttl = MAX(loaded->expires_in_s, 1);
+    }
+    return memcached_ttl(ttl);
+}
+
+int64_t fill_loaded(const struct fill_target *target, const struct load *loaded, int64_t exptime)
+{
+    struct cache *cache = target->cache;
+    uint32_t negative_ttl = target->namespace->config->negative_ttl_s;
+    bool is_fresh = freshness_may_fill(loaded->version, target->lease);
+    bool looks_negative = loaded->found && loaded->value_len == 0 && loaded->flags == NEGATIVE_FLAGS;
+    if (!is_fresh || looks_negative || (!loaded->found && negative_ttl == 0)) {
+        metrics_add(cache->metrics, METRIC_FILLS_REFUSED, target->namespace->index, !is_fresh);
+        lease_give_back(cache, target->namespace, target->key, target->home, target->lease, target->is_tombstone);
+        return 0;
+    }
+    struct fill fill = {
+        .cache = cache,
+        .namespace = target->namespace,
+        .key = target->key,
+        .home = target->home,
+        .guard = target->lease,
+        .version = loaded->version,
+        .gives_back = true,
+    };
+    if (loaded->found) {
+        fill.flags = loaded->flags;
+        fill.ttl = exptime == FILL_TTL_OWN ? entry_ttl(target, loaded) : exptime;
+        fill.chunk = loaded->value;
+        fill.value = span_of(loaded->value->data, loaded->value_len);
+        memcpy(loaded->value->data + loaded->value_len, "\r\n", 2);
+    } else {
+        fill.flags = NEGATIVE_FLAGS;
+        fill.ttl = memcached_ttl(negative_ttl);
+        fill.value = span_of("\r\n", 0);
+    }
+    fill_start(&fill);
+    return fill.ttl;
 }

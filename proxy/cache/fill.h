@@ -29,6 +29,29 @@ struct fill {
 /* Everything is copied or referenced before it returns; on_done may be called before that, too. */
 void fill_start(const struct fill *fill);
 
+/* Where a loaded row may go. */
+struct fill_target {
+    struct cache *cache;
+    const struct namespace *namespace;
+    struct span key;
+    uint32_t home;
+    uint64_t lease;    /* the CAS that was won, and that the key must still have */
+    bool is_tombstone; /* the lease is on a tombstone: its version is that of an invalidation */
+};
+
+#define FILL_TTL_OWN INT64_MIN     /* the namespace's and the row's */
+#define RELATIVE_TTL_MAX (30 * 24 * 3600) /* beyond, memcached takes seconds since 1970 */
+
+/* Stores what was loaded, or its absence, if the rule allows and the namespace remembers it; else the lease is given back. Returns the TTL of
+ * the entry as memcached takes it. The room behind the value is written to. */
+int64_t fill_loaded(const struct fill_target *target, const struct load *loaded, int64_t exptime);
+
+/* What a tombstone drops: the value, unless it may be served stale. */
+static inline uint32_t tombstone_drops(const struct namespace *namespace)
+{
+    return namespace->config->stale_while_revalidate_s > 0 ? 0 : META_DROP_VALUE;
+}
+
 /* Gives a lease back: the stub or tombstone with this CAS goes, or becomes a tombstone that can be won again. */
 void lease_give_back(struct cache *cache, const struct namespace *namespace, struct span key, uint32_t home, uint64_t lease,
                      bool is_tombstone);

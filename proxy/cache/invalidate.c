@@ -62,7 +62,7 @@ static void mark(struct invalidate *inv, uint64_t seen)
     cache_observe(cache, seen);
     struct meta_request meta = {
         .command = META_DELETE,
-        .with = META_CAS | META_INVALIDATE | META_DROP_VALUE | META_TTL | META_VERSION,
+        .with = META_CAS | META_INVALIDATE | META_TTL | META_VERSION | tombstone_drops(inv->namespace),
         .cas = seen,
         .ttl = inv->namespace->config->tombstone_ttl_s,
         .version = freshness_tombstone(seen, inv->version, cache_version(cache)),

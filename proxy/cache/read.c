@@ -2,13 +2,13 @@
 
 #include "common/clock.h"
 #include "proxy/cache/fill.h"
-#include "proxy/cache/freshness.h"
+#include "proxy/cache/loading.h"
+#include "proxy/cache/refresh.h"
 
 /* What a client of the meta protocol may be told of a hit besides; its N, R, E and the like are ours here. */
 #define META_TOLD (META_WANT_TTL | META_WANT_HIT | META_WANT_LAST | META_WANT_SIZE | META_NO_BUMP)
 #define BACKOFF_MIN_US 1000
 #define BACKOFF_MAX_US 50000
-#define RELATIVE_TTL_MAX (30 * 24 * 3600) /* beyond, memcached takes seconds since 1970 */
 
 /* What a read needs once it is not a plain hit. */
 struct read {
@@ -52,22 +52,7 @@ static void finish(struct operation *op, enum reply_status status)
     operation_done(op, status);
 }
 
-static uint64_t random_below(struct cache *cache, uint64_t limit)
-{
-    uint64_t x = cache->random | 1;
-    x ^= x >> 12;
-    x ^= x << 25;
-    x ^= x >> 27;
-    cache->random = x;
-    return (x * 2685821657736338717ULL >> 20) % limit;
-}
-
 /* --- hits --- */
-
-static int64_t memcached_ttl(int64_t seconds)
-{
-    return seconds <= RELATIVE_TTL_MAX ? seconds : (int64_t)(clock_wall_ms() / 1000) + seconds;
-}
 
 /* gat: the entry that was just read gets the TTL that the client named, if nothing has happened to it. */
 static void retouch(struct operation *op, const struct meta_reply *reply, struct chunk *chunk)
@@ -95,7 +80,7 @@ static void on_hit(struct operation *op, const struct meta_reply *reply, struct 
         return;
     }
     metrics_add(metrics, METRIC_HITS, op->namespace->index, 1);
-    if (unlikely(op->request.op == OP_GAT)) {
+    if (unlikely(op->request.op == OP_GAT && !reply->won && !reply->stale)) { /* else a fill with a TTL of its own is on its way */
         retouch(op, reply, chunk);
     }
     operation_describe(op, reply);
@@ -105,24 +90,6 @@ static void on_hit(struct operation *op, const struct meta_reply *reply, struct 
 }
 
 /* --- loading --- */
-
-static void prepare_load(struct read *r, uint64_t lease)
-{
-    struct operation *op = r->op;
-    struct cache *cache = op->cache;
-    uint64_t now_us = cache->loop->now_us;
-    r->load = (struct load){
-        .reply_to = &cache->loop->mailbox,
-        .on_done = on_loaded,
-        .namespace = op->namespace->index,
-        .lease = lease,
-        /* Taken after the lease was seen and before the database is asked: what makes the rule work. */
-        .version = cache_version(cache),
-        .deadline_us = now_us + 1000ULL * cache->config->database->timeout_ms,
-        .key_len = (uint16_t)op->request.key.len,
-    };
-    memcpy(r->load.key, op->request.key.data, op->request.key.len);
-}
 
 static void give_back(struct read *r)
 {
@@ -137,71 +104,19 @@ static void load(struct operation *op, uint64_t lease)
     struct read *r = read_of(op);
     r->lease = lease;
     r->is_joined = false;
-    prepare_load(r, lease);
-    enum err err = op->cache->is_stopping ? ERR_STOPPING : loader_submit(op->cache->loader, &r->load);
-    if (err != OK) {
-        r->load.err = err;
-        on_loaded(&r->load);
-    }
+    loading_prepare(op->cache, op->namespace, op->request.key, lease, &r->load, on_loaded);
+    loading_submit(op->cache, &r->load);
 }
 
-static int64_t entry_ttl(struct operation *op, const struct load *loaded)
-{
-    const struct config_namespace *config = op->namespace->config;
-    if (op->request.op == OP_GAT) {
-        return op->request.exptime;
-    }
-    int64_t ttl = config->ttl_s;
-    if (config->ttl_jitter_s > 0 && ttl > 0) {
-        ttl -= (int64_t)random_below(op->cache, MIN((int64_t)config->ttl_jitter_s, ttl - 1) + 1);
-    }
-    if (loaded->expires_in_s >= 0 && (ttl == 0 || loaded->expires_in_s < ttl)) {
-        ttl = MAX(loaded->expires_in_s, 1);
-    }
-    return memcached_ttl(ttl);
-}
-
-/* Stores what was loaded, if the lease is ours and the rule allows; a lease that is not used is given back. */
+/* Stores what was loaded, if the lease is ours. */
 static void fill(struct read *r)
 {
     struct operation *op = r->op;
-    const struct load *loaded = &r->load;
-    uint32_t negative_ttl = op->namespace->config->negative_ttl_s;
     if (r->lease == 0) {
         return;
     }
-    if (!freshness_may_fill(loaded->version, r->lease)) {
-        metrics_add(op->cache->metrics, METRIC_FILLS_REFUSED, op->namespace->index, 1);
-        give_back(r);
-        return;
-    }
-    bool looks_negative = loaded->found && loaded->value_len == 0 && loaded->flags == NEGATIVE_FLAGS;
-    if (looks_negative || (!loaded->found && negative_ttl == 0)) {
-        give_back(r);
-        return;
-    }
-    struct fill fill = {
-        .cache = op->cache,
-        .namespace = op->namespace,
-        .key = op->request.key,
-        .home = op->home,
-        .guard = r->lease,
-        .version = loaded->version,
-        .gives_back = true,
-    };
-    if (loaded->found) {
-        fill.flags = loaded->flags;
-        fill.ttl = entry_ttl(op, loaded);
-        r->ttl = fill.ttl;
-        fill.chunk = loaded->value;
-        fill.value = span_of(loaded->value->data, loaded->value_len);
-        memcpy(loaded->value->data + loaded->value_len, "\r\n", 2);
-    } else {
-        fill.flags = NEGATIVE_FLAGS;
-        fill.ttl = memcached_ttl(negative_ttl);
-        fill.value = span_of("\r\n", 0);
-    }
-    fill_start(&fill);
+    struct fill_target target = {op->cache, op->namespace, op->request.key, op->home, r->lease, r->is_tombstone};
+    r->ttl = fill_loaded(&target, &r->load, op->request.op == OP_GAT ? op->request.exptime : FILL_TTL_OWN);
 }
 
 /* What is left of an entry that has just been stored, as `t` says it; 0: it was not stored. */
@@ -219,8 +134,7 @@ static void on_loaded(struct load *loaded)
     struct read *r = container_of(loaded, struct read, load);
     struct operation *op = r->op;
     if (!r->is_joined) {
-        enum load_result result = loaded->err != OK ? LOAD_FAILED : loaded->found ? LOAD_FOUND : LOAD_ABSENT;
-        metrics_add(op->cache->metrics, METRIC_LOADS, metric_index2(op->namespace->index, LOAD_RESULTS, result), 1);
+        loading_count(op->cache, loaded);
     }
     if (loaded->err != OK) {
         give_back(r);
@@ -275,7 +189,7 @@ static void on_wait(struct operation *op, const struct meta_reply *reply)
     }
     cache_observe(cache, reply->cas);
     /* Same lease: nothing has been invalidated between its load and this read, so its result is as good as one of our own. */
-    prepare_load(r, reply->cas);
+    loading_prepare(cache, op->namespace, op->request.key, reply->cas, &r->load, on_loaded);
     r->is_joined = true;
     if (loader_join(cache->loader, &r->load)) {
         return;
@@ -286,7 +200,7 @@ static void on_wait(struct operation *op, const struct meta_reply *reply)
         load(op, 0);
         return;
     }
-    uint64_t delay_us = r->backoff_us / 2 + random_below(cache, r->backoff_us);
+    uint64_t delay_us = r->backoff_us / 2 + cache_random(cache, r->backoff_us);
     r->backoff_us = MIN(r->backoff_us * 2, (uint64_t)BACKOFF_MAX_US);
     timer_start(&r->timer, MIN(delay_us, r->give_up_us - now_us));
 }
@@ -297,17 +211,41 @@ static void on_backoff(struct timer *timer)
     ask(r->op);
 }
 
+/* An invalidated entry may still be served for stale_while_revalidate; when it was invalidated its version says. */
+static bool may_serve_stale(const struct operation *op, const struct meta_reply *reply)
+{
+    uint32_t limit_ms = 1000 * op->namespace->config->stale_while_revalidate_s;
+    return limit_ms > 0 && reply->value_len > 0 && clock_wall_ms() <= version_ms(reply->cas) + limit_ms;
+}
+
+/* Answers with a value that somebody has won the lease on; if that was us, it is loaded anew behind the answer. A stub has no value. */
+static bool serve_meanwhile(struct operation *op, const struct meta_reply *reply, struct chunk *chunk)
+{
+    if (reply->stale ? !may_serve_stale(op, reply) : reply->value_len == 0) {
+        return false;
+    }
+    metrics_add(op->cache->metrics, METRIC_STALE_HITS, op->namespace->index, reply->stale);
+    if (reply->won) {
+        cache_observe(op->cache, reply->cas);
+        refresh_start(&(struct fill_target){op->cache, op->namespace, op->request.key, op->home, reply->cas, reply->stale});
+    }
+    on_hit(op, reply, chunk);
+    return true;
+}
+
 static void on_reply(struct node_call *call, enum err err, const struct meta_reply *reply, struct chunk *chunk)
 {
     struct operation *op = container_of(call, struct operation, call);
     if (unlikely(err != OK || reply->status != META_VA)) {
         load(op, 0); /* the cache can not help; the source can */
-    } else if (unlikely(reply->won)) {
-        on_won(op, reply);
-    } else if (unlikely(reply->wait || reply->stale)) {
-        on_wait(op, reply);
-    } else {
+    } else if (likely(!reply->won && !reply->wait && !reply->stale)) {
         on_hit(op, reply, chunk);
+    } else if (serve_meanwhile(op, reply, chunk)) {
+        return;
+    } else if (reply->won) {
+        on_won(op, reply);
+    } else {
+        on_wait(op, reply);
     }
 }
 
@@ -318,6 +256,10 @@ static void ask(struct operation *op)
     meta.with = META_WANT_VALUE | META_WANT_FLAGS | META_WANT_CAS | META_VIVIFY | META_VERSION | (op->request.with & META_TOLD);
     meta.key = op->request.key;
     meta.vivify_ttl = op->namespace->config->lease_ttl_s;
+    if (op->namespace->config->refresh_ahead_s > 0) {
+        meta.with |= META_RECACHE;
+        meta.recache_ttl = op->namespace->config->refresh_ahead_s;
+    }
     meta.version = cache_version(op->cache);
     op->call.on_reply = on_reply;
     enum err err = cache_submit(op->cache, op->home, &meta, (struct span){NULL, 0}, NULL, &op->call);

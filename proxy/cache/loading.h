@@ -1,0 +1,20 @@
+/* What:    a load from the database as the cache wants it: its version, deadline and lease, and how its end is counted.
+ * Owns:    nothing; the struct load is its user's.
+ * Threads: its worker's.
+ */
+#ifndef PROXY_CACHE_LOADING_H
+#define PROXY_CACHE_LOADING_H
+
+#include "proxy/cache/cache.h"
+
+/* Fills in a load of this key; the lease is what others may join it by. The version is taken now: after the lease was seen and before the
+ * database is asked, which is what makes the one rule work. */
+void loading_prepare(struct cache *cache, const struct namespace *namespace, struct span key, uint64_t lease, struct load *load,
+                     void (*on_done)(struct load *load));
+
+/* Hands it to the loader. What can not be queued ends at once, with load->on_done, before this returns. */
+void loading_submit(struct cache *cache, struct load *load);
+
+void loading_count(struct cache *cache, const struct load *load); /* once, in on_done of a load that was not joined */
+
+#endif
