@@ -123,6 +123,10 @@ struct config {
     enum log_level log_level;
     uint32_t max_clock_skew_ms;
     int32_t sidecar_id; /* -1: at random */
+#ifdef OUTRIGGER_TEST_HOOKS
+    uint32_t broken_guard; /* enum guard */
+    uint32_t clock_offset_ms;
+#endif
 };
 
 /* Reads and checks a file. On ERR_CONFIG *out is NULL and `problems` has a line for every problem; environment variables in the

@@ -10,6 +10,9 @@ static const char *const read_names[] = {"aside", "through", NULL};
 static const char *const write_names[] = {"aside", NULL};
 static const char *const on_set_names[] = {"local", "invalidate", NULL};
 static const char *const versions_names[] = {"auto", "on", "off", NULL};
+#ifdef OUTRIGGER_TEST_HOOKS
+static const char *const guard_names[] = {"none", "fill_cas", "tombstone_version", "as_of", "skew", "post_write_tombstone", NULL};
+#endif
 static const char *const log_names[] = {"debug", "info", "warn", "error", NULL};
 
 /* ---- the tables ---- */

@@ -2,7 +2,7 @@
 
 #include <stdarg.h>
 
-#include "common/clock.h"
+#include "common/guard.h"
 #include "proxy/cache/aside.h"
 #include "proxy/cache/change.h"
 #include "proxy/cache/flush.h"
@@ -43,12 +43,12 @@ void cache_deinit(struct cache *cache)
 
 uint64_t cache_version(struct cache *cache)
 {
-    return version_next(&cache->clock, clock_wall_ms());
+    return version_next(&cache->clock, guard_wall_ms(cache->config));
 }
 
 void cache_observe(struct cache *cache, uint64_t version)
 {
-    if (unlikely(!version_observe(&cache->clock, version, clock_wall_ms()))) {
+    if (unlikely(!version_observe(&cache->clock, version, guard_wall_ms(cache->config)))) {
         log_warn(cache->log, "cache: met a version further ahead of this clock than max_clock_skew (%u ms): check the clocks (NTP)",
                  cache->config->max_clock_skew_ms);
         metrics_add(cache->metrics, METRIC_ERRORS, metric_index2(SOURCE_CLOCK, ERR_COUNT, ERR_INVALID), 1);

@@ -1,6 +1,6 @@
 #include "proxy/cache/fill.h"
 
-#include "common/clock.h"
+#include "common/guard.h"
 #include "proxy/cache/freshness.h"
 #include "proxy/cache/read.h"
 
@@ -70,7 +70,7 @@ void fill_start(const struct fill *fill)
     f->call.on_reply = on_stored;
     struct meta_request meta = {
         .command = META_SET,
-        .with = META_CAS | META_VERSION | META_TTL | META_CLIENT_FLAGS,
+        .with = META_VERSION | META_TTL | META_CLIENT_FLAGS | (guard_is_on(fill->cache->config, GUARD_FILL_CAS) ? META_CAS : 0),
         .key = fill->key,
         .cas = fill->guard,
         .version = fill->version,
@@ -133,7 +133,7 @@ int64_t fill_loaded(const struct fill_target *target, const struct load *loaded,
 {
     struct cache *cache = target->cache;
     uint32_t negative_ttl = target->namespace->config->negative_ttl_s;
-    bool is_fresh = freshness_may_fill(loaded->version, target->lease);
+    bool is_fresh = freshness_may_fill(loaded->version, target->lease) || !guard_is_on(cache->config, GUARD_TOMBSTONE_VERSION);
     bool looks_negative = loaded->found && loaded->value_len == 0 && loaded->flags == NEGATIVE_FLAGS;
     if (!is_fresh || looks_negative || (!loaded->found && negative_ttl == 0)) {
         metrics_add(cache->metrics, METRIC_FILLS_REFUSED, target->namespace->index, !is_fresh);

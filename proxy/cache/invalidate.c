@@ -1,5 +1,6 @@
 #include "proxy/cache/invalidate.h"
 
+#include "common/guard.h"
 #include "proxy/cache/fill.h"
 #include "proxy/cache/freshness.h"
 
@@ -70,6 +71,11 @@ static void mark(struct invalidate *inv, uint64_t seen)
     submit(inv, &meta);
 }
 
+static uint32_t skew_ms(const struct cache *cache)
+{
+    return guard_is_on(cache->config, GUARD_SKEW) ? cache->config->max_clock_skew_ms : 0;
+}
+
 static void on_looked(struct invalidate *inv, const struct meta_reply *reply)
 {
     bool has_value = !reply->won && !reply->wait && !reply->stale;
@@ -81,7 +87,7 @@ static void on_looked(struct invalidate *inv, const struct meta_reply *reply)
             finish(inv, OK, has_value ? INVALIDATE_EXISTS : INVALIDATE_NOT_FOUND);
             return;
         }
-    } else if (inv->is_remote && !reply->won && freshness_survives(reply->cas, inv->version, inv->cache->config->max_clock_skew_ms)) {
+    } else if (inv->is_remote && !reply->won && freshness_survives(reply->cas, inv->version, skew_ms(inv->cache))) {
         finish(inv, OK, INVALIDATED);
         return;
     }

@@ -1,6 +1,6 @@
 #include "proxy/cache/read.h"
 
-#include "common/clock.h"
+#include "common/guard.h"
 #include "proxy/cache/fill.h"
 #include "proxy/cache/loading.h"
 #include "proxy/cache/refresh.h"
@@ -215,7 +215,7 @@ static void on_backoff(struct timer *timer)
 static bool may_serve_stale(const struct operation *op, const struct meta_reply *reply)
 {
     uint32_t limit_ms = 1000 * op->namespace->config->stale_while_revalidate_s;
-    return limit_ms > 0 && reply->value_len > 0 && clock_wall_ms() <= version_ms(reply->cas) + limit_ms;
+    return limit_ms > 0 && reply->value_len > 0 && guard_wall_ms(op->cache->config) <= version_ms(reply->cas) + limit_ms;
 }
 
 /* Answers with a value that somebody has won the lease on; if that was us, it is loaded anew behind the answer. A stub has no value. */

@@ -1,0 +1,36 @@
+/* What:    switches for tests that must see a promise broken: each takes one guard of docs/consistency.md out, or sets this process's clock
+ *          ahead. They exist in builds with -Dtest_hooks=true only; in all others a guard is the constant `true`.
+ * Owns:    nothing; the switches are options of the configuration's section `test`.
+ * Threads: any.
+ */
+#ifndef COMMON_GUARD_H
+#define COMMON_GUARD_H
+
+#include "common/clock.h"
+#include "common/config.h"
+
+enum guard {
+    GUARD_NONE,
+    GUARD_FILL_CAS,             /* a fill is stored only if the CAS is still that of the lease */
+    GUARD_TOMBSTONE_VERSION,    /* a tombstone refuses data older than the invalidation */
+    GUARD_AS_OF,                /* a replica's rows are as old as its newest heartbeat says */
+    GUARD_SKEW,                 /* an event leaves an entry alone only if it is newer by more than max_clock_skew */
+    GUARD_POST_WRITE_TOMBSTONE, /* a written value that can not be stored leaves a tombstone */
+};
+
+#ifdef OUTRIGGER_TEST_HOOKS
+static inline bool guard_is_on(const struct config *config, enum guard guard)
+{
+    return config->broken_guard != (uint32_t)guard;
+}
+
+static inline uint64_t guard_wall_ms(const struct config *config)
+{
+    return clock_wall_ms() + config->clock_offset_ms;
+}
+#else
+#define guard_is_on(config, guard) true
+#define guard_wall_ms(config) clock_wall_ms()
+#endif
+
+#endif
