@@ -168,6 +168,8 @@ enum err meta_write(struct chain *out, const struct meta_request *request)
     }
     if (likely(request->with == (META_WANT_VALUE | META_WANT_FLAGS))) {
         at = token_put_lit(at, " v f\r\n");
+    } else if (request->with == (META_WANT_VALUE | META_WANT_FLAGS | META_WANT_CAS)) {
+        at = token_put_lit(at, " v f c\r\n");
     } else {
         at = token_put_lit(put_options(put_wants(at, request->with), request), "\r\n");
     }
