@@ -69,6 +69,9 @@ static void complete(struct config *config)
     if (config->threads == 0) {
         config->threads = processors();
     }
+    for (uint32_t i = 0; i < config->listen_count; i++) {
+        config->listen[i].mode = config->listen[i].mode == 0 ? config->unix_mode : config->listen[i].mode;
+    }
     complete_namespaces(config);
     for (uint32_t i = 0; i < config->namespace_count && config->pool.versions == VERSIONS_AUTO; i++) {
         if (config->namespaces[i].read == READ_THROUGH) {
@@ -178,7 +181,7 @@ static void take_node(struct config *config, const struct address *address)
 
 static void take_listen(struct config *config, const struct address *address)
 {
-    config->listen[config->listen_count++] = *address;
+    config->listen[config->listen_count++] = (struct config_listen){.address = *address};
 }
 
 enum err config_plain(const char *pool, const char *listen, FILE *problems, struct config **out)
@@ -192,7 +195,7 @@ enum err config_plain(const char *pool, const char *listen, FILE *problems, stru
     config->pool.nodes = xcalloc(NODES_MAX, sizeof *config->pool.nodes);
     split(pool, "--pool", NODES_MAX, &found, config, take_node);
     if (listen != NULL) {
-        config_address_free(&config->listen[0]);
+        config_address_free(&config->listen[0].address);
         free(config->listen);
         config->listen = xcalloc(LISTEN_MAX, sizeof *config->listen);
         config->listen_count = 0;

@@ -18,6 +18,7 @@ enum read_mode { READ_ASIDE, READ_THROUGH };
 enum write_mode { WRITE_ASIDE };
 enum on_set { ON_SET_LOCAL, ON_SET_INVALIDATE };
 enum versions_mode { VERSIONS_AUTO, VERSIONS_ON, VERSIONS_OFF };
+enum tls_version { TLS_VERSION_1_2, TLS_VERSION_1_3 };
 
 /* Where something listens or is found: a unix socket when `path` is set, else host and port. */
 struct address {
@@ -102,12 +103,27 @@ struct config_bus {
     char *credentials_file; /* or NULL */
 };
 
+struct config_listen {
+    struct address address;
+    bool tls;
+    uint32_t mode; /* of a unix socket */
+};
+
+struct config_tls {
+    char *certificate;
+    char *key;
+    char *client_ca; /* or NULL: clients need no certificate */
+    enum tls_version min_version;
+    uint32_t handshake_timeout_ms;
+};
+
 struct config {
     char *region;
     uint32_t threads;
-    struct address *listen;
+    struct config_listen *listen;
     uint32_t listen_count;
     uint32_t unix_mode;
+    struct config_tls *tls; /* or NULL */
     uint32_t max_connections;
     uint64_t max_value_size;
     uint32_t idle_timeout_ms; /* 0: never */

@@ -29,14 +29,27 @@ static bool is_given(const struct config_read *read, const void *field, const ch
 static void check_listen(const struct config *config, const struct config_read *read)
 {
     for (uint32_t i = 0; i < config->listen_count; i++) {
+        const struct config_listen *listen = &config->listen[i];
         for (uint32_t j = 0; j < i; j++) {
-            if (config_address_is_same(&config->listen[i], &config->listen[j])) {
-                config_problems_add(read->problems, line_of(read, &config->listen[i], NULL, NULL, NULL),
+            if (config_address_is_same(&listen->address, &config->listen[j].address)) {
+                config_problems_add(read->problems, line_of(read, &listen->address, "address", listen, NULL),
                                     "listen[%u]: is the same address as listen[%u]", i, j);
                 break;
             }
         }
+        if (listen->tls && config->tls == NULL && is_sound(read, &config->tls, "tls")) {
+            config_problems_add(read->problems, line_of(read, &listen->tls, "tls", listen, NULL),
+                                "listen[%u].tls: needs a tls section with certificate and key", i);
+        }
+        if (listen->address.host != NULL && is_given(read, &listen->mode, "mode")) {
+            config_problems_add(read->problems, line_of(read, &listen->mode, "mode", listen, NULL),
+                                "listen[%u].mode: is of unix sockets only; %s is not one", i, listen->address.text);
+        }
     }
+}
+
+static void check_sizes(const struct config *config, const struct config_read *read)
+{
     if (config->max_client_buffer < config->max_value_size && is_sound(read, &config->max_client_buffer, "max_client_buffer") &&
         is_sound(read, &config->max_value_size, "max_value_size")) {
         uint32_t line = line_of(read, &config->max_client_buffer, "max_client_buffer", &config->max_value_size, "max_value_size");
@@ -56,7 +69,7 @@ static void check_admin(const struct config *config, const struct config_read *r
                             config_problems_quote(span_str(config->admin.text), quoted));
     }
     for (uint32_t i = 0; i < config->listen_count; i++) {
-        if (config_address_is_same(&config->admin, &config->listen[i])) {
+        if (config_address_is_same(&config->admin, &config->listen[i].address)) {
             config_problems_add(read->problems, line, "admin.listen: is the same address as listen[%u]", i);
         }
     }
@@ -229,6 +242,7 @@ static void check_bus(const struct config *config, const struct config_read *rea
 void config_check(const struct config *config, const struct config_read *read)
 {
     check_listen(config, read);
+    check_sizes(config, read);
     check_admin(config, read);
     check_pool(config, read);
     for (uint32_t i = 0; i < config->namespace_count; i++) {

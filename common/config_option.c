@@ -13,6 +13,7 @@ static const char *const versions_names[] = {"auto", "on", "off", NULL};
 #ifdef OUTRIGGER_TEST_HOOKS
 static const char *const guard_names[] = {"none", "fill_cas", "tombstone_version", "as_of", "skew", "post_write_tombstone", NULL};
 #endif
+static const char *const tls_version_names[] = {"1.2", "1.3", NULL};
 static const char *const log_names[] = {"debug", "info", "warn", "error", NULL};
 
 /* ---- the tables ---- */
@@ -279,6 +280,10 @@ static void set_default(const struct config_option *option, void *base)
     } else if (option->type == OPTION_ADDRESSES) {
         config_option_make_list(option, base, 1, 0);
         err = config_option_set_item(option, option->fallback, base, 0, &why);
+    } else if (option->type == OPTION_SECTIONS) {
+        config_option_make_list(option, base, 1, 0);
+        config_option_default(option->section, config_option_item(option, base, 0), NULL);
+        err = config_option_set(&option->section->options[0], option->fallback, config_option_item(option, base, 0), &why);
     } else {
         err = config_option_set(option, option->fallback, base, &why);
     }

@@ -3,7 +3,7 @@
 #include "common/base.h"
 #include "common/err.h"
 
-enum dim { DIM_NONE = -1, DIM_COMMAND, DIM_NAMESPACE, DIM_NODE, DIM_PEER, DIM_LOAD_RESULT, DIM_ERROR, DIM_SOURCE, DIMS };
+enum dim { DIM_NONE = -1, DIM_COMMAND, DIM_NAMESPACE, DIM_NODE, DIM_PEER, DIM_LOAD_RESULT, DIM_ERROR, DIM_SOURCE, DIM_HANDSHAKE, DIM_RELOAD, DIMS };
 
 static const struct metric_def defs[METRIC_COUNT] = {
 #define X(name, exported, type, dim1, dim2, help) {exported, help, METRIC_##type, {DIM_##dim1, DIM_##dim2}},
@@ -23,6 +23,21 @@ static const char *const sources[SOURCES] = {
     [SOURCE_DATABASE] = "database",
     [SOURCE_BUS] = "bus",
     [SOURCE_CLOCK] = "clock",
+};
+
+static const char *const handshakes[HANDSHAKE_RESULTS] = {
+    [HANDSHAKE_FULL] = "full",
+    [HANDSHAKE_RESUMED] = "resumed",
+    [HANDSHAKE_TIMEOUT] = "timeout",
+    [HANDSHAKE_CLOSED] = "closed",
+    [HANDSHAKE_NOT_TLS] = "not_tls",
+    [HANDSHAKE_CERTIFICATE] = "certificate",
+    [HANDSHAKE_FAILED] = "failed",
+};
+
+static const char *const reloads[RELOAD_RESULTS] = {
+    [RELOAD_DONE] = "done",
+    [RELOAD_REFUSED] = "refused",
 };
 
 static const char *const errors[ERR_COUNT] = {
@@ -64,6 +79,8 @@ struct metric_registry *metric_registry_create(const struct config *config, cons
     r->dims[DIM_LOAD_RESULT] = (struct metric_dim){"result", load_results, LOAD_RESULTS};
     r->dims[DIM_ERROR] = (struct metric_dim){"error", errors, ERR_COUNT};
     r->dims[DIM_SOURCE] = (struct metric_dim){"source", sources, SOURCES};
+    r->dims[DIM_HANDSHAKE] = (struct metric_dim){"result", handshakes, HANDSHAKE_RESULTS};
+    r->dims[DIM_RELOAD] = (struct metric_dim){"result", reloads, RELOAD_RESULTS};
     r->metrics = metrics_create(defs, METRIC_COUNT, r->dims, DIMS);
     return r;
 }

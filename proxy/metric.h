@@ -18,6 +18,18 @@ enum metric {
 enum load_result { LOAD_FOUND, LOAD_ABSENT, LOAD_FAILED, LOAD_RESULTS };
 enum error_source { SOURCE_CLIENT, SOURCE_NODE, SOURCE_DATABASE, SOURCE_BUS, SOURCE_CLOCK, SOURCES };
 
+enum handshake_result {
+    HANDSHAKE_FULL,
+    HANDSHAKE_RESUMED,
+    HANDSHAKE_TIMEOUT,
+    HANDSHAKE_CLOSED,      /* the client went away meanwhile, or without having said a word */
+    HANDSHAKE_NOT_TLS,
+    HANDSHAKE_CERTIFICATE, /* the client's is missing, or not good */
+    HANDSHAKE_FAILED,
+    HANDSHAKE_RESULTS
+};
+enum reload_result { RELOAD_DONE, RELOAD_REFUSED, RELOAD_RESULTS };
+
 struct metric_registry;
 
 /* Labels come from the configuration: namespaces by name, nodes by address; PEER 0 is the own region, then bus.peers in their order;

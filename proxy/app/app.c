@@ -8,9 +8,11 @@
 #include "common/clock.h"
 #include "proxy/admin/http.h"
 #include "proxy/app/worker.h"
+#include "proxy/net/tls.h"
 
 #define DRAIN_MS 5000
 #define SPARE_DESCRIPTORS 256
+#define LOOK_MS 1000 /* how often files are looked at that are read again when they change */
 
 struct app {
     const struct config *config;
@@ -18,6 +20,8 @@ struct app {
     struct metric_registry *registry;
     struct namespaces namespaces;
     struct ketama *ring;
+    struct tls *tls; /* or NULL */
+    struct metrics_shard *shard; /* the main thread's */
     struct worker **workers;
     uint32_t worker_count;
     struct loader *loader;
@@ -97,7 +101,7 @@ static enum err open_listeners(struct app *app, int *fds, bool is_first, const i
         fds[i] = -1;
     }
     for (uint32_t i = 0; i < config->listen_count; i++) {
-        const struct address *address = &config->listen[i];
+        const struct address *address = &config->listen[i].address;
         if (address->path != NULL && !is_first) {
             fds[i] = dup(first_fds[i]);
             if (fds[i] < 0) {
@@ -109,7 +113,7 @@ static enum err open_listeners(struct app *app, int *fds, bool is_first, const i
         /* With SO_REUSEPORT a second process would get on the port unnoticed and take half of the clients. */
         enum err err = is_first ? listener_probe(address, error, sizeof error) : OK;
         if (err == OK) {
-            err = listener_socket(address, config->unix_mode, &fds[i], error, sizeof error);
+            err = listener_socket(address, config->listen[i].mode, &fds[i], error, sizeof error);
         }
         if (err != OK) {
             log_error(app->log, "%s", error);
@@ -137,6 +141,7 @@ static enum err create_workers(struct app *app)
         .ring = app->ring,
         .log = app->log,
         .metrics = metric_registry_metrics(app->registry),
+        .tls = app->tls,
         .connection_count = &app->connection_count,
         .started_ms = clock_wall_ms(),
     };
@@ -194,12 +199,34 @@ static enum err start_admin(struct app *app)
     return admin_create(&options, app->log, &app->admin);
 }
 
+static enum err start_tls(struct app *app)
+{
+    char text[TLS_TEXT] = "";
+    if (app->config->tls == NULL) {
+        return OK;
+    }
+    enum err err = tls_create(app->config->tls, &app->tls, text);
+    if (err != OK) {
+        log_error(app->log, "%s", text);
+        return err;
+    }
+    if (text[0] != '\0') {
+        log_warn(app->log, "%s; clients will refuse it", text);
+    }
+    metrics_set(app->shard, METRIC_TLS_EXPIRY, 0, tls_expires_s(app->tls));
+    return OK;
+}
+
 static enum err start(struct app *app)
 {
     const struct config *config = app->config;
     struct metrics *metrics = metric_registry_metrics(app->registry);
     raise_descriptor_limit(app);
     enum err err = pool_ring(&config->pool, &app->ring);
+    if (err != OK) {
+        return err;
+    }
+    err = start_tls(app);
     if (err != OK) {
         return err;
     }
@@ -242,7 +269,8 @@ static void drain(struct app *app)
     for (uint32_t i = 0; i < app->worker_count; i++) {
         while (!worker_is_drained(app->workers[i]) && clock_mono_us() < deadline_us) {
             struct timespec pause = {.tv_nsec = 5000000};
-            if (sigtimedwait(&app->signals, NULL, &pause) > 0) {
+            int signal = sigtimedwait(&app->signals, NULL, &pause);
+            if (signal == SIGTERM || signal == SIGINT) {
                 log_warn(app->log, "a second signal: not waiting for clients any longer");
                 return;
             }
@@ -265,23 +293,46 @@ static void stop(struct app *app)
     }
     free(app->workers);
     bus_destroy(&app->bus);
+    tls_destroy(&app->tls);
     ketama_destroy(&app->ring);
     namespaces_deinit(&app->namespaces);
     metric_registry_destroy(&app->registry);
     for (uint32_t i = 0; i < app->config->listen_count; i++) {
-        if (app->config->listen[i].path != NULL && app->worker_count > 0) {
-            unlink(app->config->listen[i].path);
+        if (app->config->listen[i].address.path != NULL && app->worker_count > 0) {
+            unlink(app->config->listen[i].address.path);
         }
     }
 }
 
-/* Waits for SIGTERM or SIGINT; the others that are blocked are noted. */
+/* --- meanwhile --- */
+
+static void reload_tls(struct app *app, const char *cause)
+{
+    char text[TLS_TEXT];
+    enum err err = tls_reload(app->tls, text);
+    metrics_add(app->shard, METRIC_TLS_RELOADS, err == OK ? RELOAD_DONE : RELOAD_REFUSED, 1);
+    if (err != OK) {
+        log_error(app->log, "tls: %s, but the old certificate stays in force: %s", cause, text);
+        return;
+    }
+    metrics_set(app->shard, METRIC_TLS_EXPIRY, 0, tls_expires_s(app->tls));
+    log_info(app->log, "tls: %s: new connections get the certificate in %s%s%s", cause, app->config->tls->certificate, text[0] != '\0' ? "; " : "",
+             text);
+}
+
+/* Waits for SIGTERM or SIGINT. SIGHUP, and files that change, have them read again. */
 static int wait_for_signal(struct app *app)
 {
+    struct timespec pause = {.tv_sec = LOOK_MS / 1000, .tv_nsec = LOOK_MS % 1000 * 1000000L};
     for (;;) {
-        int signal = 0;
-        if (sigwait(&app->signals, &signal) == 0 && (signal == SIGTERM || signal == SIGINT)) {
+        int signal = app->tls != NULL ? sigtimedwait(&app->signals, NULL, &pause) : sigwaitinfo(&app->signals, NULL);
+        if (signal == SIGTERM || signal == SIGINT) {
             return signal;
+        }
+        if (signal == SIGHUP && app->tls != NULL) {
+            reload_tls(app, "SIGHUP");
+        } else if (app->tls != NULL && tls_has_changed(app->tls)) {
+            reload_tls(app, "its files have changed");
         }
     }
 }
@@ -291,18 +342,20 @@ enum err app_run(const struct config *config)
     struct app app = {.config = config};
     app.log = log_create(STDERR_FILENO, config->log_level);
     app.registry = metric_registry_create(config, command_words, COMMAND_COUNT);
+    app.shard = metrics_shard_create(metric_registry_metrics(app.registry));
     namespaces_init(&app.namespaces, config);
     /* Before any thread exists, so that all inherit it: signals come to this thread only. */
     signal(SIGPIPE, SIG_IGN);
-    signal(SIGHUP, SIG_IGN);
+    signal(SIGHUP, SIG_DFL); /* blocked and waited for, which an ignored one could not be */
     sigemptyset(&app.signals);
     sigaddset(&app.signals, SIGTERM);
     sigaddset(&app.signals, SIGINT);
+    sigaddset(&app.signals, SIGHUP);
     pthread_sigmask(SIG_BLOCK, &app.signals, NULL);
     enum err err = start(&app);
     if (err == OK) {
         log_info(app.log, "outrigger %s: region %s, %u workers, %u nodes, %u namespaces, listening on %s%s", OUTRIGGER_VERSION,
-                 config->region, config->threads, config->pool.node_count, config->namespace_count, config->listen[0].text,
+                 config->region, config->threads, config->pool.node_count, config->namespace_count, config->listen[0].address.text,
                  config->listen_count > 1 ? " and others" : "");
         int signal = wait_for_signal(&app);
         log_info(app.log, "signal %d: finishing what is under way", signal);

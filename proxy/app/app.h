@@ -2,7 +2,7 @@
  * Owns:    everything in the process, in one struct app; there is no other state.
  * Threads: the main thread.
  *
- *   log, metrics ▶ namespaces, ring ▶ workers (loops) ▶ loader ▶ bus ▶ workers start ▶ admin ▶ signal
+ *   log, metrics ▶ namespaces, ring, tls ▶ workers (loops) ▶ loader ▶ bus ▶ workers start ▶ admin ▶ signal
  *   ▶ admin ends ▶ workers drain and stop ▶ bus, loader end ▶ workers destroyed ▶ bus destroyed ▶ the rest
  */
 #ifndef PROXY_APP_APP_H
@@ -10,7 +10,7 @@
 
 #include "common/config.h"
 
-/* Runs until SIGTERM or SIGINT. Fails, with the reason logged, when an address can not be listened on. */
+/* Runs until SIGTERM or SIGINT; at SIGHUP, and when they have changed, the TLS files are read again. Fails, with the reason logged, when an address can not be listened on. */
 enum err app_run(const struct config *config);
 
 #endif

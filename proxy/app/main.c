@@ -3,6 +3,20 @@
 
 #include "proxy/app/app.h"
 #include "proxy/app/options.h"
+#include "proxy/net/tls.h"
+
+/* The files that the tls section names, as they are now. */
+static enum err check_tls(const char *file, const struct config_tls *config)
+{
+    char text[TLS_TEXT];
+    struct tls *tls = NULL;
+    enum err err = tls_create(config, &tls, text);
+    tls_destroy(&tls);
+    if (text[0] != '\0') {
+        fprintf(stderr, "%s: %s%s\n", file, err == OK ? "warning: " : "", text);
+    }
+    return err;
+}
 
 int main(int argc, char **argv)
 {
@@ -21,7 +35,11 @@ int main(int argc, char **argv)
     struct config *config = NULL;
     enum err err = options.config != NULL ? config_load(options.config, stderr, &config)
                                           : config_plain(options.pool, options.listen, stderr, &config);
+    if (err == OK && config->tls != NULL) {
+        err = check_tls(options.config, config->tls);
+    }
     if (err != OK) {
+        config_destroy(&config);
         fprintf(stderr, "outrigger: the configuration is not usable\n");
         return 2;
     }

@@ -16,6 +16,7 @@ static const char help[] =
     "  outrigger --help | --version\n"
     "\n"
     "Signals: SIGTERM and SIGINT let clients finish what is under way (5 s at most), then end the process.\n"
+    "         SIGHUP reads the TLS certificate and key again; so does a change of their files.\n"
     "Exit status: 0 after a clean end, 1 when it could not start, 2 for a bad command line or configuration.\n"
     "\n"
     "Options of the configuration file (deploy/outrigger.yaml shows them all in place):\n";

@@ -48,8 +48,9 @@ static void listen_when_ready(struct timer *timer)
         return;
     }
     for (uint32_t i = 0; i < config->listen_count; i++) {
-        if (listener_open(&w->listeners[i], &w->loop, w->listen_fds[i], config->listen[i].path != NULL, &w->front, session_accept) != OK) {
-            log_error(w->context.log, "worker %u does not accept clients on %s: no memory", w->index, config->listen[i].text);
+        if (listener_open(&w->listeners[i], &w->loop, w->listen_fds[i], &config->listen[i], &w->front, session_accept) != OK) {
+            log_error(w->context.log, "worker %u does not accept clients on %s: no memory", w->index,
+                      config->listen[i].address.text);
         }
     }
     w->is_listening = true;
@@ -118,6 +119,7 @@ enum err worker_create(const struct worker_context *context, uint32_t index, uin
         .loop = &w->loop,
         .log = context->log,
         .metrics = context->metrics,
+        .tls = context->tls,
         .shard = shard,
         .connection_count = context->connection_count,
         .started_ms = context->started_ms,

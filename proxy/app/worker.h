@@ -16,6 +16,7 @@ struct worker_context {
     const struct ketama *ring;
     struct log *log;
     struct metrics *metrics;
+    struct tls *tls; /* or NULL */
     _Atomic uint32_t *connection_count;
     uint64_t started_ms;
 };

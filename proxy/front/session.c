@@ -466,7 +466,18 @@ static void on_bury(struct stream *stream)
     free(container_of(stream, struct session, stream));
 }
 
+static void on_handshake(struct stream *stream, enum handshake_result result, const char *why)
+{
+    struct front *front = container_of(stream, struct session, stream)->front;
+    char peer[STREAM_PEER_SIZE];
+    metrics_add(front->shard, METRIC_TLS_HANDSHAKES, result, 1);
+    if (result != HANDSHAKE_FULL && result != HANDSHAKE_RESUMED && result != HANDSHAKE_CLOSED) {
+        log_warn(front->log, "front: no TLS with %s: %s", stream_peer(stream, peer), why);
+    }
+}
+
 static const struct stream_ops session_ops = {
+    .on_handshake = on_handshake,
     .on_data = on_data,
     .on_drain = on_drain,
     .on_eof = on_eof,
@@ -474,16 +485,25 @@ static const struct stream_ops session_ops = {
     .on_bury = on_bury,
 };
 
-void session_accept(void *ctx, int fd, bool is_unix)
+/* One more than there may be: told so if it can be told in plain text. */
+static void refuse(struct front *front, int fd, const struct config_listen *listen)
+{
+    metrics_add(front->shard, METRIC_CONNECTIONS_REFUSED, 0, 1);
+    if (!listen->tls) {
+        ssize_t ignored = send(fd, TOO_MANY, sizeof TOO_MANY - 1, MSG_NOSIGNAL | MSG_DONTWAIT);
+        (void)ignored;
+    }
+    close(fd);
+}
+
+void session_accept(void *ctx, int fd, const struct config_listen *listen)
 {
     struct front *front = ctx;
     uint32_t others = atomic_fetch_add_explicit(front->connection_count, 1, memory_order_relaxed);
-    if (others >= front->config->max_connections) {
+    struct tls_session *secure = NULL;
+    if (others >= front->config->max_connections || (listen->tls && (secure = tls_accept(front->tls, fd)) == NULL)) {
         atomic_fetch_sub_explicit(front->connection_count, 1, memory_order_relaxed);
-        metrics_add(front->shard, METRIC_CONNECTIONS_REFUSED, 0, 1);
-        ssize_t ignored = send(fd, TOO_MANY, sizeof TOO_MANY - 1, MSG_NOSIGNAL | MSG_DONTWAIT);
-        (void)ignored;
-        close(fd);
+        refuse(front, fd, listen);
         return;
     }
     struct session *s = xcalloc(1, sizeof *s);
@@ -496,7 +516,11 @@ void session_accept(void *ctx, int fd, bool is_unix)
     front->session_count++;
     metrics_set(front->shard, METRIC_CONNECTIONS, 0, front->session_count);
     metrics_add(front->shard, METRIC_CONNECTIONS_TOTAL, 0, 1);
-    stream_open(&s->stream, front->loop, &session_ops, fd);
+    if (secure != NULL) {
+        stream_open_tls(&s->stream, front->loop, &session_ops, fd, secure, front->config->tls->handshake_timeout_ms);
+    } else {
+        stream_open(&s->stream, front->loop, &session_ops, fd);
+    }
 }
 
 static void on_idle_look(struct timer *timer)

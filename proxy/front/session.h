@@ -30,6 +30,7 @@ struct front {
     bool is_draining;
     struct operation *batch[KETAMA_MANY]; /* GETs just parsed, whose home nodes are looked for together; empty between callbacks */
     uint32_t batched;
+    struct tls *tls; /* or NULL: no listener speaks it */
     struct timer idle_timer; /* looks for idle clients, when there is an idle_timeout */
 };
 
@@ -39,6 +40,6 @@ void front_drain(struct front *front);
 void front_deinit(struct front *front); /* closes what is left */
 
 /* Takes an accepted socket over. */
-void session_accept(void *front, int fd, bool is_unix);
+void session_accept(void *front, int fd, const struct config_listen *listen);
 
 #endif

@@ -132,19 +132,19 @@ static void on_acceptable(evutil_socket_t fd, short what, void *arg)
             }
             return;
         }
-        if (!l->is_unix) {
+        if (l->config->address.path == NULL) {
             int one = 1;
             setsockopt(client, IPPROTO_TCP, TCP_NODELAY, &one, sizeof one);
             setsockopt(client, SOL_SOCKET, SO_KEEPALIVE, &one, sizeof one);
         }
-        l->on_accept(l->ctx, client, l->is_unix);
+        l->on_accept(l->ctx, client, l->config);
     }
 }
 
-enum err listener_open(struct listener *l, struct loop *loop, int fd, bool is_unix, void *ctx,
-                       void (*on_accept)(void *ctx, int fd, bool is_unix))
+enum err listener_open(struct listener *l, struct loop *loop, int fd, const struct config_listen *config, void *ctx,
+                       void (*on_accept)(void *ctx, int fd, const struct config_listen *config))
 {
-    *l = (struct listener){.loop = loop, .fd = fd, .is_unix = is_unix, .ctx = ctx, .on_accept = on_accept};
+    *l = (struct listener){.loop = loop, .fd = fd, .config = config, .ctx = ctx, .on_accept = on_accept};
     timer_init(&l->pause, loop, on_pause_over);
     event_assign(&l->event, loop->base, fd, EV_READ | EV_PERSIST, on_acceptable, l);
     return event_add(&l->event, NULL) == 0 ? OK : ERR_IO;

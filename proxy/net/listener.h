@@ -14,9 +14,9 @@ struct listener {
     int fd;
     struct event event;
     struct timer pause; /* after the process ran out of descriptors */
-    bool is_unix;
+    const struct config_listen *config;
     void *ctx;
-    void (*on_accept)(void *ctx, int fd, bool is_unix); /* takes the non-blocking descriptor over */
+    void (*on_accept)(void *ctx, int fd, const struct config_listen *config); /* takes the non-blocking descriptor over */
 };
 
 /* Whether a TCP address is free of others, those with SO_REUSEPORT included. */
@@ -26,8 +26,8 @@ enum err listener_probe(const struct address *address, char *error, size_t error
 enum err listener_socket(const struct address *address, unsigned unix_mode, int *fd, char *error, size_t error_size);
 
 /* Takes `fd` over. */
-enum err listener_open(struct listener *listener, struct loop *loop, int fd, bool is_unix, void *ctx,
-                       void (*on_accept)(void *ctx, int fd, bool is_unix));
+enum err listener_open(struct listener *listener, struct loop *loop, int fd, const struct config_listen *config, void *ctx,
+                       void (*on_accept)(void *ctx, int fd, const struct config_listen *config));
 void listener_close(struct listener *listener);
 
 #endif

@@ -15,6 +15,7 @@ enum err loop_init(struct loop *loop, void *owner, size_t memory_limit)
     *loop = (struct loop){.owner = owner, .now_us = clock_mono_us()};
     list_init(&loop->dirty);
     list_init(&loop->dead);
+    list_init(&loop->unread);
     chunk_pool_init(&loop->chunks, memory_limit);
     loop->mailbox.fd = -1;
     enum err err = ERR_IO;
@@ -60,12 +61,20 @@ void loop_deinit(struct loop *loop)
     chunk_pool_deinit(&loop->chunks);
 }
 
+void loop_turn(struct loop *loop, bool may_wait)
+{
+    event_base_loop(loop->base, likely(may_wait && list_is_empty(&loop->unread)) ? EVLOOP_ONCE : EVLOOP_NONBLOCK);
+    if (unlikely(!list_is_empty(&loop->unread))) {
+        stream_read_unread(loop);
+    }
+    stream_flush_dirty(loop);
+    stream_bury_dead(loop);
+}
+
 void loop_run(struct loop *loop)
 {
     while (!atomic_load_explicit(&loop->stopping, memory_order_acquire)) {
-        event_base_loop(loop->base, EVLOOP_ONCE);
-        stream_flush_dirty(loop);
-        stream_bury_dead(loop);
+        loop_turn(loop, true);
     }
 }
 

@@ -3,7 +3,7 @@
  * Threads: everything here belongs to the loop's own thread, except loop_stop() and posting to the mailbox.
  * Fails:   init with ERR_IO when the kernel has no descriptors left.
  *
- * A turn: wait → every ready socket's callback (reads, parses, queues output) → flush: one writev for each stream with output → bury:
+ * A turn: wait → every ready socket's callback (reads, parses, queues output) → the same for what TLS still holds → flush: one writev for each stream with output → bury:
  * streams that were closed in the turn are freed. Nothing is freed inside a callback, so a callback may close any stream.
  */
 #ifndef PROXY_NET_LOOP_H
@@ -29,6 +29,7 @@ struct loop {
     struct chunk *scratch; /* what sockets are read into; replaced whenever somebody keeps a reference */
     struct list dirty;     /* streams with output */
     struct list dead;      /* streams to be freed */
+    struct list unread;    /* streams that hold input for which their sockets will not become readable: TLS */
     uint64_t now_us;       /* monotonic, taken when a socket or timer woke us */
     _Atomic bool stopping;
 };
@@ -39,6 +40,7 @@ void loop_deinit(struct loop *loop);
 
 /* Runs until loop_stop(). */
 void loop_run(struct loop *loop);
+void loop_turn(struct loop *loop, bool may_wait);
 void loop_stop(struct loop *loop); /* any thread */
 
 /* One timer; the caller's memory, which must stay until it has fired or was stopped. */

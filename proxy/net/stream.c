@@ -1,5 +1,6 @@
 #include "proxy/net/stream.h"
 
+#include <arpa/inet.h>
 #include <errno.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
@@ -11,11 +12,21 @@
 #define KEEP_MAX (16U << 10) /* unfinished input up to this size is put before the next recv into the scratch chunk */
 #define IOV_PIECES 64
 
+/* What a stream with TLS has besides. */
+struct stream_tls {
+    struct stream *stream;
+    struct tls_session *session;
+    struct timer deadline; /* of the handshake */
+    struct list unread_link;
+    bool is_secure; /* hands have been shaken */
+};
+
 static void stream_init(struct stream *s, struct loop *loop, const struct stream_ops *ops, int fd)
 {
     s->loop = loop;
     s->ops = ops;
     s->fd = fd;
+    s->tls = NULL;
     s->in = NULL;
     s->in_is_scratch = false;
     s->in_start = 0;
@@ -128,13 +139,24 @@ static void parse_input(struct stream *s)
     }
 }
 
-static void on_readable(evutil_socket_t fd, short what, void *arg)
+/* Remembers what no readiness will tell of, and waits for what the session waits for. */
+static ssize_t receive_tls(struct stream *s, char *data, size_t len)
 {
-    struct stream *s = arg;
-    s->loop->now_us = clock_mono_us();
-    if (!s->is_open) {
-        return;
+    struct stream_tls *tls = s->tls;
+    ssize_t n = tls_receive(tls->session, data, len);
+    int error = errno;
+    if (tls_has_more(tls->session) && !list_is_linked(&tls->unread_link)) {
+        list_push_back(&s->loop->unread, &tls->unread_link);
     }
+    if (tls_receive_wants_write(tls->session)) {
+        event_add(&s->write_event, NULL);
+    }
+    errno = error;
+    return n;
+}
+
+static void receive(struct stream *s)
+{
     enum err err = renew_scratch(s->loop);
     if (err == OK) {
         err = make_room(s);
@@ -143,12 +165,13 @@ static void on_readable(evutil_socket_t fd, short what, void *arg)
         stream_close(s, err);
         return;
     }
-    size_t room = s->in->cap - s->in_end;
+    size_t room = MIN(s->in->cap - s->in_end, (size_t)STREAM_RECEIVE_MAX);
     if (!s->in_is_scratch && s->need > 0) {
         /* Up to the end of the large value and no further, so that its chunk holds nothing else. */
         room = MIN(room, s->need - (s->in_end - s->in_start)); /* need is more than there is, or it would have been parsed */
     }
-    ssize_t n = recv(s->fd, s->in->data + s->in_end, room, 0);
+    char *to = s->in->data + s->in_end;
+    ssize_t n = likely(s->tls == NULL) ? recv(s->fd, to, room, 0) : receive_tls(s, to, room);
     if (n > 0) {
         s->in_end += (size_t)n;
         s->bytes_in += (size_t)n;
@@ -170,7 +193,75 @@ static void on_readable(evutil_socket_t fd, short what, void *arg)
         s->ops->on_eof(s);
         return;
     }
-    stream_close(s, n == 0 ? ERR_CLOSED : ERR_IO);
+    stream_close(s, n == 0 ? ERR_CLOSED : errno == EPROTO ? ERR_PROTOCOL : ERR_IO);
+}
+
+static bool shake_hands(struct stream *s)
+{
+    struct stream_tls *tls = s->tls;
+    enum err err = tls_handshake(tls->session);
+    if (err == ERR_UNAVAILABLE) {
+        if (tls_receive_wants_write(tls->session)) {
+            event_add(&s->write_event, NULL);
+        }
+        return false;
+    }
+    if (err != OK) {
+        stream_close(s, err);
+        return false;
+    }
+    tls->is_secure = true;
+    timer_stop(&tls->deadline);
+    if (s->ops->on_handshake != NULL) {
+        s->ops->on_handshake(s, tls_result(tls->session), "");
+    }
+    return s->is_open && s->is_reading;
+}
+
+static void flush(struct stream *s);
+
+/* Whatever comes before input; false when none is to be received. */
+static bool prepare_tls(struct stream *s)
+{
+    struct stream_tls *tls = s->tls;
+    list_remove(&tls->unread_link);
+    if (s->is_stuck && tls_send_wants_read(tls->session)) {
+        s->is_stuck = false;
+        if (!s->is_reading) {
+            event_del(&s->read_event);
+        }
+        flush(s);
+        if (!s->is_open || !s->is_reading) {
+            return false;
+        }
+    }
+    return tls->is_secure || shake_hands(s);
+}
+
+static void on_readable(evutil_socket_t fd, short what, void *arg)
+{
+    struct stream *s = arg;
+    s->loop->now_us = clock_mono_us();
+    if (s->is_open && (likely(s->tls == NULL) || prepare_tls(s))) {
+        receive(s);
+    }
+}
+
+void stream_read_unread(struct loop *loop)
+{
+    struct list now; /* those that are there: what they leave unread waits for the next turn */
+    struct list *l;
+    list_init(&now);
+    while ((l = list_pop_front(&loop->unread)) != NULL) {
+        list_push_back(&now, l);
+    }
+    loop->now_us = clock_mono_us();
+    while ((l = list_pop_front(&now)) != NULL) {
+        struct stream *s = list_entry(l, struct stream_tls, unread_link)->stream;
+        if (s->is_reading) { /* else stream_resume() will put it back */
+            receive(s);
+        }
+    }
 }
 
 void stream_continue(struct stream *s)
@@ -180,46 +271,85 @@ void stream_continue(struct stream *s)
     }
 }
 
-static void flush(struct stream *s)
+/* Up to `budget` bytes from the front of the output. */
+static int offer(const struct stream *s, struct iovec *iov, size_t budget, size_t *offered)
 {
-    if (s->out.bytes >= STREAM_HIGH) {
-        s->was_high = true; /* whoever saw that has paused, and waits for on_drain */
+    int count = chain_iov(&s->out, iov, IOV_PIECES);
+    int pieces = 0;
+    *offered = 0;
+    while (pieces < count && *offered < budget) {
+        iov[pieces].iov_len = MIN(iov[pieces].iov_len, budget - *offered);
+        *offered += iov[pieces].iov_len;
+        pieces++;
     }
+    return pieces;
+}
+
+static ssize_t write_pieces(struct stream *s, struct iovec *iov, int pieces)
+{
+    if (unlikely(s->tls != NULL)) {
+        return tls_send(s->tls->session, iov, pieces);
+    }
+    if (pieces == 1) {
+        return send(s->fd, iov[0].iov_base, iov[0].iov_len, MSG_NOSIGNAL);
+    }
+    struct msghdr msg = {.msg_iov = iov, .msg_iovlen = (size_t)pieces};
+    return sendmsg(s->fd, &msg, MSG_NOSIGNAL);
+}
+
+/* The rest is written when the event says so. */
+static void wait_to_write(struct stream *s)
+{
+    bool is_crossed = s->tls != NULL && tls_send_wants_read(s->tls->session);
+    s->is_stuck = true;
+    event_add(is_crossed ? &s->read_event : &s->write_event, NULL);
+}
+
+/* Writes what the socket takes and this turn may; false when the stream was closed. */
+static bool write_out(struct stream *s)
+{
+    size_t budget = STREAM_WRITE_MAX;
     while (s->out.count > 0) {
         struct iovec iov[IOV_PIECES];
-        int pieces = chain_iov(&s->out, iov, IOV_PIECES);
-        ssize_t n;
-        if (pieces == 1) {
-            n = send(s->fd, iov[0].iov_base, iov[0].iov_len, MSG_NOSIGNAL);
-        } else {
-            struct msghdr msg = {.msg_iov = iov, .msg_iovlen = (size_t)pieces};
-            n = sendmsg(s->fd, &msg, MSG_NOSIGNAL);
-        }
+        size_t offered;
+        int pieces = offer(s, iov, budget, &offered);
+        ssize_t n = write_pieces(s, iov, pieces);
         if (n < 0) {
             if (errno == EINTR) {
                 continue;
             }
             if (errno != EAGAIN) {
-                stream_close(s, ERR_IO);
-                return;
+                stream_close(s, errno == EPROTO ? ERR_PROTOCOL : ERR_IO);
+                return false;
             }
             n = 0;
         }
-        size_t offered = 0;
-        for (int i = 0; i < pieces; i++) {
-            offered += iov[i].iov_len;
-        }
         s->bytes_out += (size_t)n;
+        budget -= (size_t)n;
         chain_consume(&s->out, (size_t)n);
         if ((size_t)n < offered) {
             if (chain_compact(&s->out) != OK) {
                 stream_close(s, ERR_NOMEM);
-                return;
+                return false;
             }
-            s->is_stuck = true;
-            event_add(&s->write_event, NULL);
-            break;
+            wait_to_write(s);
+            return true;
         }
+        if (budget == 0 && s->out.count > 0) { /* the others' turn; the socket may well have room */
+            wait_to_write(s);
+            return true;
+        }
+    }
+    return true;
+}
+
+static void flush(struct stream *s)
+{
+    if (s->out.bytes >= STREAM_HIGH) {
+        s->was_high = true; /* whoever saw that has paused, and waits for on_drain */
+    }
+    if (!write_out(s)) {
+        return;
     }
     if (s->is_finishing && s->out.count == 0) {
         stream_close(s, ERR_CLOSED);
@@ -250,8 +380,13 @@ static void on_writable(evutil_socket_t fd, short what, void *arg)
         s->ops->on_connect(s);
         return;
     }
-    s->is_stuck = false;
-    flush(s);
+    if (unlikely(s->tls != NULL) && tls_receive_wants_write(s->tls->session) && s->is_reading && prepare_tls(s)) {
+        receive(s);
+    }
+    if (s->is_open) {
+        s->is_stuck = false;
+        flush(s);
+    }
 }
 
 static void watch(struct stream *s)
@@ -263,6 +398,25 @@ static void watch(struct stream *s)
 void stream_open(struct stream *s, struct loop *loop, const struct stream_ops *ops, int fd)
 {
     stream_init(s, loop, ops, fd);
+    watch(s);
+    stream_resume(s);
+}
+
+static void on_deadline(struct timer *timer)
+{
+    stream_close(container_of(timer, struct stream_tls, deadline)->stream, ERR_TIMEOUT);
+}
+
+void stream_open_tls(struct stream *s, struct loop *loop, const struct stream_ops *ops, int fd, struct tls_session *session,
+                     uint32_t handshake_timeout_ms)
+{
+    stream_init(s, loop, ops, fd);
+    s->tls = xcalloc(1, sizeof *s->tls);
+    s->tls->stream = s;
+    s->tls->session = session;
+    list_init(&s->tls->unread_link);
+    timer_init(&s->tls->deadline, loop, on_deadline);
+    timer_start(&s->tls->deadline, 1000ULL * handshake_timeout_ms);
     watch(s);
     stream_resume(s);
 }
@@ -294,12 +448,30 @@ enum err stream_connect(struct stream *s, struct loop *loop, const struct stream
     return OK;
 }
 
+static void end_tls(struct stream *s, enum err err)
+{
+    struct stream_tls *tls = s->tls;
+    timer_stop(&tls->deadline);
+    list_remove(&tls->unread_link);
+    if (tls->is_secure) {
+        if (s->out.count == 0) { /* a client that does not get all is not to take it for all */
+            tls_goodbye(tls->session);
+        }
+    } else if (s->ops->on_handshake != NULL) {
+        bool is_late = err == ERR_TIMEOUT;
+        s->ops->on_handshake(s, is_late ? HANDSHAKE_TIMEOUT : tls_result(tls->session), is_late ? "it took too long" : tls_reason(tls->session));
+    }
+}
+
 void stream_close(struct stream *s, enum err err)
 {
     if (!s->is_open) {
         return;
     }
     s->is_open = false;
+    if (unlikely(s->tls != NULL)) {
+        end_tls(s, err);
+    }
     event_del(&s->read_event);
     event_del(&s->write_event);
     close(s->fd);
@@ -337,7 +509,31 @@ void stream_resume(struct stream *s)
     if (s->is_open && !s->is_reading && !s->is_finishing) {
         s->is_reading = true;
         event_add(&s->read_event, NULL);
+        if (unlikely(s->tls != NULL) && tls_has_more(s->tls->session) && !list_is_linked(&s->tls->unread_link)) {
+            list_push_back(&s->loop->unread, &s->tls->unread_link);
+        }
     }
+}
+
+const char *stream_peer(const struct stream *s, char out[STREAM_PEER_SIZE])
+{
+    union {
+        struct sockaddr any;
+        struct sockaddr_in v4;
+        struct sockaddr_in6 v6;
+    } address = {.any.sa_family = AF_UNSPEC};
+    socklen_t len = sizeof address;
+    char host[INET6_ADDRSTRLEN] = "";
+    if (getpeername(s->fd, &address.any, &len) == 0 && address.any.sa_family == AF_INET) {
+        inet_ntop(AF_INET, &address.v4.sin_addr, host, sizeof host);
+        snprintf(out, STREAM_PEER_SIZE, "%s:%u", host, ntohs(address.v4.sin_port));
+    } else if (address.any.sa_family == AF_INET6) {
+        inet_ntop(AF_INET6, &address.v6.sin6_addr, host, sizeof host);
+        snprintf(out, STREAM_PEER_SIZE, "[%s]:%u", host, ntohs(address.v6.sin6_port));
+    } else {
+        snprintf(out, STREAM_PEER_SIZE, "%s", address.any.sa_family == AF_UNIX ? "a unix socket" : "somebody");
+    }
+    return out;
 }
 
 void stream_flush_dirty(struct loop *loop)
@@ -357,6 +553,11 @@ void stream_bury_dead(struct loop *loop)
     while ((l = list_pop_front(&loop->dead)) != NULL) {
         struct stream *s = list_entry(l, struct stream, dead_link);
         chunk_unref(&s->in); /* only now: the callback that closed may have been parsing it */
+        if (unlikely(s->tls != NULL)) {
+            tls_session_free(&s->tls->session);
+            free(s->tls);
+            s->tls = NULL;
+        }
         s->ops->on_bury(s);
     }
 }

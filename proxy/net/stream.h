@@ -10,30 +10,41 @@
  * passed on without a copy.
  * Writing: append to `out`, then stream_dirty(); the loop writes once at the end of the turn and asks for writability only when the socket
  * took less than all.
+ * Fairness: one turn receives at most STREAM_RECEIVE_MAX and writes at most STREAM_WRITE_MAX bytes of one stream, so that who moves large values
+ * does not hold up the others of the loop.
+ * TLS: the same, through a tls_session. What it has received and not given out yet is remembered by loop.unread. Readiness and what a session
+ * waits for can be crossed: the write event may let it receive, the read event may let it send.
  */
 #ifndef PROXY_NET_STREAM_H
 #define PROXY_NET_STREAM_H
 
 #include "proxy/net/loop.h"
+#include "proxy/net/tls.h"
 
 struct stream;
+struct stream_tls;
 
 struct stream_ops {
     void (*on_connect)(struct stream *stream); /* after stream_connect; may be NULL for accepted sockets */
     void (*on_data)(struct stream *stream);    /* there is input: parse it, stream_consume() it */
     void (*on_drain)(struct stream *stream);   /* output went below STREAM_LOW after having been above STREAM_HIGH; may be NULL */
     void (*on_eof)(struct stream *stream);     /* the peer sends no more; reading has been paused; NULL: close */
+    void (*on_handshake)(struct stream *stream, enum handshake_result result, const char *why); /* once, with TLS: before any on_data, or
+                                                                                                 * before on_close; may be NULL */
     void (*on_close)(struct stream *stream, enum err err);
     void (*on_bury)(struct stream *stream); /* end of the turn: free what the stream is embedded in */
 };
 
 #define STREAM_HIGH (1U << 20) /* bytes of output from which a source should pause */
 #define STREAM_LOW (256U << 10)
+#define STREAM_RECEIVE_MAX (256U << 10)
+#define STREAM_WRITE_MAX (1U << 20)
 
 struct stream {
     struct loop *loop;
     const struct stream_ops *ops;
     int fd;
+    struct stream_tls *tls; /* NULL: plain */
     struct event read_event;
     struct event write_event;
     struct chunk *in; /* NULL: no input */
@@ -56,6 +67,10 @@ struct stream {
 
 /* An accepted, non-blocking socket; reading starts. */
 void stream_open(struct stream *stream, struct loop *loop, const struct stream_ops *ops, int fd);
+
+/* The same with TLS; takes the session over. Without a handshake by then it is closed with ERR_TIMEOUT. */
+void stream_open_tls(struct stream *stream, struct loop *loop, const struct stream_ops *ops, int fd, struct tls_session *session,
+                     uint32_t handshake_timeout_ms);
 
 struct sockaddr;
 
@@ -93,6 +108,12 @@ static inline void stream_dirty(struct stream *stream)
 /* Input that was left although it could be parsed (a paused user is ready again): on_data is called for it. */
 void stream_continue(struct stream *stream);
 
+#define STREAM_PEER_SIZE 64
+
+/* The address at the other end, for messages. */
+const char *stream_peer(const struct stream *stream, char out[STREAM_PEER_SIZE]);
+
+void stream_read_unread(struct loop *loop);
 void stream_flush_dirty(struct loop *loop);
 void stream_bury_dead(struct loop *loop);
 

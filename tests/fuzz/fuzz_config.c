@@ -20,7 +20,9 @@ static void look_at(const struct config *c)
     promise(c->pool.node_count >= 1 && c->pool.node_count <= 1024 && c->region[0] != '\0');
     promise(c->admin.text != NULL && c->sidecar_id >= -1 && c->sidecar_id <= 1023);
     for (uint32_t i = 0; i < c->listen_count; i++) {
-        promise((c->listen[i].path != NULL) == (c->listen[i].host == NULL) && (c->listen[i].path != NULL || c->listen[i].port > 0));
+        const struct address *a = &c->listen[i].address;
+        promise((a->path != NULL) == (a->host == NULL) && (a->path != NULL || a->port > 0));
+        promise(c->listen[i].mode <= 0777 && (!c->listen[i].tls || c->tls != NULL));
     }
     for (uint32_t i = 0; i < c->pool.node_count; i++) {
         promise(c->pool.nodes[i].address.text != NULL && c->pool.nodes[i].weight >= 1);

@@ -50,10 +50,10 @@ START_TEST(every_default)
     long processors = sysconf(_SC_NPROCESSORS_ONLN);
     ck_assert_uint_eq(c->threads, (uint32_t)MIN(processors, 256));
     ck_assert_uint_eq(c->listen_count, 1);
-    ck_assert_str_eq(c->listen[0].text, "127.0.0.1:11211");
-    ck_assert_str_eq(c->listen[0].host, "127.0.0.1");
-    ck_assert_uint_eq(c->listen[0].port, 11211);
-    ck_assert_ptr_null(c->listen[0].path);
+    ck_assert_str_eq(c->listen[0].address.text, "127.0.0.1:11211");
+    ck_assert_str_eq(c->listen[0].address.host, "127.0.0.1");
+    ck_assert_uint_eq(c->listen[0].address.port, 11211);
+    ck_assert_ptr_null(c->listen[0].address.path);
     ck_assert_uint_eq(c->unix_mode, 0660);
     ck_assert_uint_eq(c->max_connections, 20000);
     ck_assert_uint_eq(c->max_value_size, 1 << 20);
@@ -135,6 +135,39 @@ START_TEST(defaults_of_sections)
 }
 END_TEST
 
+START_TEST(listeners_and_tls)
+{
+    struct config *c = good("unix_mode: 0640\n"
+                            "listen:\n"
+                            "  - localhost\n"
+                            "  - {address: '[::]:7', tls: true}\n"
+                            "  - {address: 'unix:/a', mode: 0600, tls: true}\n"
+                            "  - unix:/b\n"
+                            "tls: {certificate: /dev/null, key: /dev/zero, client_ca: /dev/full, min_version: 1.3, handshake_timeout: 1h}\n" POOL);
+    ck_assert_uint_eq(c->listen_count, 4);
+    ck_assert_uint_eq(c->listen[0].address.port, 11211);
+    ck_assert(!c->listen[0].tls && c->listen[1].tls && c->listen[2].tls && !c->listen[3].tls);
+    ck_assert_str_eq(c->listen[1].address.host, "::");
+    ck_assert_uint_eq(c->listen[2].mode, 0600);
+    ck_assert_str_eq(c->listen[3].address.path, "/b");
+    ck_assert_uint_eq(c->listen[3].mode, 0640);
+    ck_assert_str_eq(c->tls->certificate, "/dev/null");
+    ck_assert_str_eq(c->tls->key, "/dev/zero");
+    ck_assert_str_eq(c->tls->client_ca, "/dev/full");
+    ck_assert_int_eq(c->tls->min_version, TLS_VERSION_1_3);
+    ck_assert_uint_eq(c->tls->handshake_timeout_ms, 3600 * 1000);
+    config_destroy(&c);
+
+    c = good("tls: {certificate: /dev/null, key: /dev/null}\n" POOL);
+    ck_assert_uint_eq(c->listen_count, 1);
+    ck_assert(!c->listen[0].tls);
+    ck_assert_ptr_null(c->tls->client_ca);
+    ck_assert_int_eq(c->tls->min_version, TLS_VERSION_1_2);
+    ck_assert_uint_eq(c->tls->handshake_timeout_ms, 5000);
+    config_destroy(&c);
+}
+END_TEST
+
 START_TEST(every_option_of_the_process)
 {
     struct config *c = good("region: eu-west_1\n"
@@ -152,15 +185,15 @@ START_TEST(every_option_of_the_process)
     ck_assert_str_eq(c->region, "eu-west_1");
     ck_assert_uint_eq(c->threads, 7);
     ck_assert_uint_eq(c->listen_count, 5);
-    ck_assert_str_eq(c->listen[1].host, "::1");
-    ck_assert_uint_eq(c->listen[1].port, 65535);
-    ck_assert_str_eq(c->listen[1].text, "[::1]:65535");
-    ck_assert_str_eq(c->listen[2].path, "/run/o.sock");
-    ck_assert_str_eq(c->listen[2].text, "unix:/run/o.sock");
-    ck_assert_ptr_null(c->listen[2].host);
-    ck_assert_uint_eq(c->listen[2].port, 0);
-    ck_assert_uint_eq(c->listen[3].port, 11211);
-    ck_assert_str_eq(c->listen[4].host, "2001:db8::1");
+    ck_assert_str_eq(c->listen[1].address.host, "::1");
+    ck_assert_uint_eq(c->listen[1].address.port, 65535);
+    ck_assert_str_eq(c->listen[1].address.text, "[::1]:65535");
+    ck_assert_str_eq(c->listen[2].address.path, "/run/o.sock");
+    ck_assert_str_eq(c->listen[2].address.text, "unix:/run/o.sock");
+    ck_assert_ptr_null(c->listen[2].address.host);
+    ck_assert_uint_eq(c->listen[2].address.port, 0);
+    ck_assert_uint_eq(c->listen[3].address.port, 11211);
+    ck_assert_str_eq(c->listen[4].address.host, "2001:db8::1");
     ck_assert_uint_eq(c->unix_mode, 0777);
     ck_assert_uint_eq(c->max_connections, 5);
     ck_assert_uint_eq(c->max_value_size, 128 << 20);
@@ -683,7 +716,8 @@ START_TEST(the_real_file_shows_the_defaults)
     SAME(bus->stream_replicas), SAME(bus->ack_wait_ms), SAME(has_admin), SAME(admin_public), SAME(log_level), SAME(max_clock_skew_ms);
     SAME(sidecar_id);
 #undef SAME
-    ck_assert_str_eq(file->listen[0].text, plain->listen[0].text);
+    ck_assert_str_eq(file->listen[0].address.text, plain->listen[0].address.text);
+    ck_assert_ptr_null(file->tls);
     ck_assert_str_eq(file->admin.text, plain->admin.text);
     config_destroy(&file);
     config_destroy(&plain);
@@ -764,7 +798,7 @@ START_TEST(plain)
     ck_assert_uint_eq(c->pool.nodes[3].weight, 1);
     ck_assert_uint_eq(c->pool.timeout_ms, 500);
     ck_assert_uint_eq(c->listen_count, 1);
-    ck_assert_str_eq(c->listen[0].text, "127.0.0.1:11211");
+    ck_assert_str_eq(c->listen[0].address.text, "127.0.0.1:11211");
     ck_assert_uint_eq(c->namespace_count, 1);
     ck_assert_str_eq(c->namespaces[0].name, "default");
     ck_assert(!c->has_admin);
@@ -773,7 +807,7 @@ START_TEST(plain)
     config_destroy(&c);
     ck_assert_int_eq(config_plain("a", "0.0.0.0:1,unix:/tmp/s", stderr, &c), OK);
     ck_assert_uint_eq(c->listen_count, 2);
-    ck_assert_str_eq(c->listen[1].path, "/tmp/s");
+    ck_assert_str_eq(c->listen[1].address.path, "/tmp/s");
     config_destroy(&c);
     static const char *const cases[][3] = {
         {"", NULL, "command line: --pool: \"\" is not an address: expected host:port, [v6]:port or unix:/path\n"},
@@ -806,6 +840,7 @@ int main(void)
     tcase_add_test(well, every_default);
     tcase_add_test(well, defaults_of_sections);
     tcase_add_test(well, every_option_of_the_process);
+    tcase_add_test(well, listeners_and_tls);
     tcase_add_test(well, every_option_of_the_pool);
     tcase_add_test(well, every_option_of_a_namespace);
     tcase_add_test(well, every_option_of_database_and_bus);
