@@ -136,7 +136,7 @@ static void load(struct operation *op, uint64_t lease)
     r->lease = lease;
     r->is_joined = false;
     prepare_load(r, lease);
-    enum err err = op->cache->is_stopping ? ERR_STOPPING : loader_submit(op->cache->loader, &r->load);
+    enum err err = op->cache->is_stopping ? ERR_STOPPING : loader_submit(op->cache->loader, &op->cache->intake, &r->load);
     if (err != OK) {
         r->load.err = err;
         on_loaded(&r->load);

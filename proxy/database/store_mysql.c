@@ -153,7 +153,7 @@ static struct store_connection *connection_open(const struct store_options *opti
     mysql_library_init(0, NULL, NULL);
     struct store_connection *c = xcalloc(1, sizeof *c);
     c->options = *options;
-    c->loads = xcalloc(options->source_count, sizeof *c->loads);
+    c->loads = xcalloc((size_t)options->source_count * STORE_MYSQL_SHAPES, sizeof *c->loads);
     c->fd = -1;
     pthread_mutex_init(&c->mutex, NULL);
     return c;

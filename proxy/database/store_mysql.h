@@ -25,7 +25,7 @@ typedef bool db_bool;
 struct store_connection {
     struct store_options options;
     MYSQL *mysql;
-    struct load_statement **loads; /* store_mysql_load.c's, by source; NULL: not prepared yet */
+    struct load_statement **loads; /* store_mysql_load.c's, by source and number of keys; NULL: not prepared yet */
     pthread_mutex_t mutex; /* guards the next two */
     int fd;                /* what interrupt() shuts down, -1: nothing */
     bool is_interrupted;
@@ -48,7 +48,8 @@ bool store_mysql_is_string(const MYSQL_FIELD *field);
 bool store_mysql_is_binary(const MYSQL_FIELD *field);
 
 /* store_mysql_load.c */
-enum err store_mysql_load(struct store_connection *c, uint32_t source, struct span key, struct row *out, char *error, size_t size);
+#define STORE_MYSQL_SHAPES 5U
+enum err store_mysql_load(struct store_connection *c, struct store_batch *batch);
 void store_mysql_load_close(struct store_connection *c);
 
 #endif

@@ -4,6 +4,9 @@
 
 #define CELL_SIZE 64 /* every number and date fits; what is longer is fetched by itself */
 
+/* Statements are prepared for so many keys; what is over is padded with a key that is asked for anyway. */
+static const uint32_t shapes[STORE_MYSQL_SHAPES] = {1, 4, 16, 64, STORE_BATCH_MAX};
+
 /* Where one column of a fetched row lands. */
 struct cell {
     enum column_kind kind;
@@ -19,13 +22,16 @@ struct load_statement {
     MYSQL_STMT *stmt;
     const struct source *source;
     uint32_t column_count;
+    uint32_t key_count; /* parameters */
     bool is_key_binary; /* VARBINARY and the like; text and numbers can only equal keys that are UTF-8 */
+    bool is_key_text;
+    bool is_key_integer;
     bool *is_guarded;   /* by value column */
     struct cell *cells;
     MYSQL_BIND *binds; /* of the cells */
-    MYSQL_BIND param;
-    char key[KEY_MAX];
-    unsigned long key_len;
+    MYSQL_BIND *params; /* of the keys: */
+    char *keys;         /* KEY_MAX for each */
+    unsigned long *key_lens;
     char found_key[KEY_MAX + 1];
     char *texts; /* CELL_SIZE for each other column */
 };
@@ -50,13 +56,16 @@ static void statement_destroy(struct load_statement **statement)
     free(s->is_guarded);
     free(s->cells);
     free(s->binds);
+    free(s->params);
+    free(s->keys);
+    free(s->key_lens);
     free(s->texts);
     free(s);
 }
 
 static enum err prepare_sql(struct load_statement *s, char *error, size_t size)
 {
-    char *sql = source_sql(s->source, s->is_guarded);
+    char *sql = source_sql(s->source, &(struct source_select){.key_count = s->key_count, .is_guarded = s->is_guarded});
     s->stmt = sql != NULL ? mysql_stmt_init(s->mysql) : NULL;
     enum err err = OK;
     if (s->stmt == NULL) {
@@ -67,6 +76,20 @@ static enum err prepare_sql(struct load_statement *s, char *error, size_t size)
     }
     free(sql);
     return err;
+}
+
+static bool is_integer(const MYSQL_FIELD *field)
+{
+    switch (field->type) {
+    case MYSQL_TYPE_TINY:
+    case MYSQL_TYPE_SHORT:
+    case MYSQL_TYPE_INT24:
+    case MYSQL_TYPE_LONG:
+    case MYSQL_TYPE_LONGLONG:
+        return true;
+    default:
+        return false;
+    }
 }
 
 /* Learns the columns' types. Values that may be longer than allowed, as the server says, are guarded in a second statement; only
@@ -81,7 +104,10 @@ static enum err inspect_columns(struct load_statement *s, bool *needs_guard, cha
         return store_mysql_fail(s->source, ERR_DATABASE, error, size, "the result has other columns than were asked for", 0);
     }
     *needs_guard = false;
-    s->is_key_binary = store_mysql_is_binary(mysql_fetch_field_direct(columns, SOURCE_KEY));
+    const MYSQL_FIELD *key = mysql_fetch_field_direct(columns, SOURCE_KEY);
+    s->is_key_binary = store_mysql_is_binary(key);
+    s->is_key_text = store_mysql_is_string(key) && !s->is_key_binary;
+    s->is_key_integer = is_integer(key);
     for (uint32_t i = 0; i < s->source->value_count; i++) {
         const MYSQL_FIELD *field = mysql_fetch_field_direct(columns, SOURCE_VALUES + i);
         s->cells[SOURCE_VALUES + i].kind = store_mysql_kind_of(field);
@@ -108,13 +134,15 @@ static void bind_columns(struct load_statement *s)
             .error = &cell->is_cut,
         };
     }
-    /* A text parameter against a binary column would do, but a binary one against a text column would not use its index. */
-    s->param = (MYSQL_BIND){
-        .buffer_type = s->is_key_binary ? MYSQL_TYPE_BLOB : MYSQL_TYPE_STRING,
-        .buffer = s->key,
-        .buffer_length = sizeof s->key,
-        .length = &s->key_len,
-    };
+    for (uint32_t i = 0; i < s->key_count; i++) {
+        /* A text parameter against a binary column would do, but a binary one against a text column would not use its index. */
+        s->params[i] = (MYSQL_BIND){
+            .buffer_type = s->is_key_binary ? MYSQL_TYPE_BLOB : MYSQL_TYPE_STRING,
+            .buffer = s->keys + (size_t)i * KEY_MAX,
+            .buffer_length = KEY_MAX,
+            .length = &s->key_lens[i],
+        };
+    }
 }
 
 static enum err statement_prepare(struct load_statement *s, char *error, size_t size)
@@ -134,33 +162,48 @@ static enum err statement_prepare(struct load_statement *s, char *error, size_t 
         return err;
     }
     bind_columns(s);
-    if (mysql_stmt_bind_param(s->stmt, &s->param) != 0 || mysql_stmt_bind_result(s->stmt, s->binds) != 0) {
+    if (mysql_stmt_bind_param(s->stmt, s->params) != 0 || mysql_stmt_bind_result(s->stmt, s->binds) != 0) {
         err = fail_statement(s, error, size);
         return err == OK ? ERR_DATABASE : err;
     }
     return OK;
 }
 
-/* The source's statement on this connection, prepared when it is first needed. */
-static enum err statement_get(struct store_connection *c, uint32_t source, struct load_statement **out, char *error, size_t size)
+static struct load_statement *statement_create(struct store_connection *c, uint32_t source, uint32_t key_count)
 {
-    if (c->loads[source] == NULL) {
-        struct load_statement *s = xcalloc(1, sizeof *s);
-        s->mysql = c->mysql;
-        s->source = &c->options.sources[source];
-        s->column_count = SOURCE_VALUES + s->source->value_count;
-        s->is_guarded = xcalloc(s->source->value_count, sizeof *s->is_guarded);
-        s->cells = xcalloc(s->column_count, sizeof *s->cells);
-        s->binds = xcalloc(s->column_count, sizeof *s->binds);
-        s->texts = xcalloc(s->column_count, CELL_SIZE);
+    struct load_statement *s = xcalloc(1, sizeof *s);
+    s->mysql = c->mysql;
+    s->source = &c->options.sources[source];
+    s->key_count = key_count;
+    s->column_count = SOURCE_VALUES + s->source->value_count;
+    s->is_guarded = xcalloc(s->source->value_count, sizeof *s->is_guarded);
+    s->cells = xcalloc(s->column_count, sizeof *s->cells);
+    s->binds = xcalloc(s->column_count, sizeof *s->binds);
+    s->texts = xcalloc(s->column_count, CELL_SIZE);
+    s->params = xcalloc(key_count, sizeof *s->params);
+    s->keys = xcalloc(key_count, KEY_MAX);
+    s->key_lens = xcalloc(key_count, sizeof *s->key_lens);
+    return s;
+}
+
+/* The source's statement for at least so many keys on this connection, prepared when it is first needed. */
+static enum err statement_get(struct store_connection *c, uint32_t source, uint32_t count, struct load_statement ***out, char *error,
+                              size_t size)
+{
+    uint32_t shape = 0;
+    while (shapes[shape] < count) {
+        shape++;
+    }
+    *out = &c->loads[source * STORE_MYSQL_SHAPES + shape];
+    if (**out == NULL) {
+        struct load_statement *s = statement_create(c, source, shapes[shape]);
         enum err err = statement_prepare(s, error, size);
         if (err != OK) {
             statement_destroy(&s);
             return err;
         }
-        c->loads[source] = s;
+        **out = s;
     }
-    *out = c->loads[source];
     return OK;
 }
 
@@ -171,8 +214,12 @@ static bool is_outdated(const struct load_statement *s)
     if (columns == NULL) {
         return true;
     }
-    bool is_changed = mysql_num_fields(columns) != s->column_count ||
-                      store_mysql_is_binary(mysql_fetch_field_direct(columns, SOURCE_KEY)) != s->is_key_binary;
+    bool is_changed = mysql_num_fields(columns) != s->column_count;
+    if (!is_changed) {
+        const MYSQL_FIELD *key = mysql_fetch_field_direct(columns, SOURCE_KEY);
+        is_changed = store_mysql_is_binary(key) != s->is_key_binary || is_integer(key) != s->is_key_integer ||
+                     (store_mysql_is_string(key) && !s->is_key_binary) != s->is_key_text;
+    }
     for (uint32_t i = 0; !is_changed && i < s->source->value_count; i++) {
         const MYSQL_FIELD *field = mysql_fetch_field_direct(columns, SOURCE_VALUES + i);
         is_changed = store_mysql_kind_of(field) != s->cells[SOURCE_VALUES + i].kind ||
@@ -287,70 +334,180 @@ static enum err read_row(struct load_statement *s, struct row *row, char *error,
     return read_values(s, row, error, size);
 }
 
-static bool is_key_equal(const struct load_statement *s)
+/* Whether a key may be asked for together with others. Alone, a key that the column's type or character set can not hold costs
+ * nothing or is an error of its own; among others it would make the server convert the whole column, index or not. */
+static bool is_sociable(const struct load_statement *s, struct span key)
 {
-    const struct cell *key = &s->cells[SOURCE_KEY];
-    return !key->is_null && key->length == s->key_len && memcmp(s->found_key, s->key, s->key_len) == 0;
+    if (s->is_key_integer) {
+        bool is_canonical = key.len > 0 && key.len <= 18 && (key.len == 1 || key.data[0] != '0');
+        for (size_t i = 0; i < key.len; i++) {
+            is_canonical = is_canonical && key.data[i] >= '0' && key.data[i] <= '9';
+        }
+        return is_canonical;
+    }
+    bool is_ascii = s->is_key_text;
+    for (size_t i = 0; i < key.len && is_ascii; i++) {
+        is_ascii = (unsigned char)key.data[i] < 0x80;
+    }
+    return s->is_key_binary || is_ascii;
 }
 
-/* Looks for the one row among those that the database calls equal. */
-static enum err fetch_row(struct load_statement *s, struct row *row, char *error, size_t size)
+static bool is_found_key(const struct load_statement *s, struct span key)
 {
-    for (;;) {
+    const struct cell *found = &s->cells[SOURCE_KEY];
+    return !found->is_null && found->length == key.len && memcmp(s->found_key, key.data, key.len) == 0;
+}
+
+static void set_done(struct store_load *load, enum err err)
+{
+    load->err = err;
+    load->is_done = true;
+    if (err != OK) {
+        load->row = (struct row){.expires_in_s = -1};
+    }
+}
+
+/* Finds the rows among those that the database calls equal. Loads that are still not done have no row, unless *is_cut: the LIMIT
+ * has kept some rows back. */
+static enum err fetch_rows(struct load_statement *s, struct store_load *const *loads, uint32_t count, bool *is_cut, char *error,
+                           size_t size)
+{
+    uint32_t rows = 0;
+    uint32_t left = count;
+    while (left > 0) {
         int got = mysql_stmt_fetch(s->stmt);
         if (got == MYSQL_NO_DATA) {
+            *is_cut = rows >= SOURCE_ROWS_MAX * s->key_count;
             return OK;
         }
         if (got != 0 && got != MYSQL_DATA_TRUNCATED) {
             return fail_statement(s, error, size);
         }
-        if (is_key_equal(s)) {
-            return read_row(s, row, error, size);
+        rows++;
+        for (uint32_t i = 0; i < count; i++) {
+            struct store_load *load = loads[i];
+            if (!load->is_done && is_found_key(s, load->key)) {
+                enum err err = read_row(s, &load->row, load->error, sizeof load->error);
+                if (err == ERR_CLOSED) {
+                    snprintf(error, size, "%s", load->error);
+                    return err;
+                }
+                set_done(load, err);
+                left--;
+            }
         }
     }
+    return OK;
 }
 
-static enum err statement_run(struct load_statement *s, struct span key, struct row *row, char *error, size_t size)
+/* Asks for the rows of these loads. On OK they are done, except those that must be asked for one by one; otherwise what is not
+ * done has failed together. */
+static enum err statement_run(struct load_statement *s, struct store_load *const *loads, uint32_t count, char *error, size_t size)
 {
-    if (key.len > sizeof s->key || (!s->is_key_binary && !source_is_utf8(key))) {
-        return OK;
+    for (uint32_t i = 0; i < s->key_count; i++) {
+        struct span key = loads[i < count ? i : 0]->key;
+        memcpy(s->keys + (size_t)i * KEY_MAX, key.data, key.len);
+        s->key_lens[i] = (unsigned long)key.len;
     }
-    memcpy(s->key, key.data, key.len);
-    s->key_len = (unsigned long)key.len;
     if (mysql_stmt_execute(s->stmt) != 0) {
-        return fail_statement(s, error, size);
+        enum err err = fail_statement(s, error, size);
+        if (err == OK && count == 1) {
+            set_done(loads[0], OK); /* no row can equal this key */
+        }
+        return err;
     }
-    enum err err = is_outdated(s) ? ERR_CONFLICT : fetch_row(s, row, error, size);
+    bool is_cut = false;
+    enum err err = is_outdated(s) ? ERR_CONFLICT : fetch_rows(s, loads, count, &is_cut, error, size);
     mysql_stmt_free_result(s->stmt);
+    for (uint32_t i = 0; i < count && err == OK && (!is_cut || count == 1); i++) {
+        if (!loads[i]->is_done) {
+            set_done(loads[i], OK);
+        }
+    }
     return err;
 }
 
-enum err store_mysql_load(struct store_connection *c, uint32_t source, struct span key, struct row *out, char *error,
-                                size_t size)
+/* Runs the loads that are not done, together or the one, in one statement; again when the table has changed since the statement was
+ * prepared. *is_mapping: the statement can not be prepared at all, whatever the keys are. */
+static enum err run_together(struct store_connection *c, struct store_batch *batch, uint32_t first, uint32_t count, bool *is_mapping,
+                             char *error, size_t size)
 {
-    struct row row;
     enum err err = ERR_CONFLICT;
-    snprintf(error, size, "namespace %s: the table keeps changing", c->options.sources[source].namespace->name);
+    snprintf(error, size, "namespace %s: the table keeps changing", c->options.sources[batch->source].namespace->name);
     for (int attempt = 0; attempt < 2 && err == ERR_CONFLICT; attempt++) {
-        struct load_statement *s = NULL;
-        row = (struct row){.expires_in_s = -1};
-        err = statement_get(c, source, &s, error, size);
-        if (err == OK) {
-            err = statement_run(s, key, &row, error, size);
+        struct load_statement **s = NULL;
+        struct store_load *loads[STORE_BATCH_MAX];
+        uint32_t n = 0;
+        err = statement_get(c, batch->source, count, &s, error, size);
+        *is_mapping = err != OK && err != ERR_CONFLICT;
+        for (uint32_t i = first; i < first + count && err == OK; i++) {
+            struct store_load *load = &batch->loads[i];
+            if (load->key.len > KEY_MAX || (!(*s)->is_key_binary && !source_is_utf8(load->key))) {
+                set_done(load, OK);
+            }
+            if (!load->is_done && (count == 1 || is_sociable(*s, load->key))) {
+                loads[n++] = load;
+            }
+        }
+        if (err == OK && n > 0 && (n > 1 || count == 1)) {
+            batch->queries++;
+            batch->keys_asked += n;
+            err = statement_run(*s, loads, n, error, size);
+            batch->queries_failed += err != OK;
         }
         if (err == ERR_CONFLICT || err == ERR_DATABASE) {
-            statement_destroy(&c->loads[source]); /* as the table is now, the next one may do */
+            statement_destroy(s); /* as the table is now, the next one may do */
         }
-    }
-    if (err == OK) {
-        *out = row;
     }
     return err == ERR_CONFLICT ? ERR_DATABASE : err;
 }
 
+static void fail_rest(struct store_batch *batch, enum err err, const char *error)
+{
+    for (uint32_t i = 0; i < batch->count; i++) {
+        struct store_load *load = &batch->loads[i];
+        if (!load->is_done) {
+            snprintf(load->error, sizeof load->error, "%s", error);
+            set_done(load, err);
+        }
+    }
+}
+
+enum err store_mysql_load(struct store_connection *c, struct store_batch *batch)
+{
+    char error[STORE_ERROR_MAX] = "";
+    bool is_mapping = false;
+    enum err err = OK;
+    for (uint32_t i = 0; i < batch->count; i++) {
+        batch->loads[i].is_done = false;
+        batch->loads[i].row = (struct row){.expires_in_s = -1};
+    }
+    if (batch->count > 1) {
+        err = run_together(c, batch, 0, batch->count, &is_mapping, error, sizeof error);
+        if (err == ERR_CLOSED || err == ERR_TIMEOUT || is_mapping) {
+            fail_rest(batch, err, error);
+        }
+    }
+    /* What could not go together, and what failed together: one of the keys may be at fault. */
+    for (uint32_t i = 0; i < batch->count; i++) {
+        struct store_load *load = &batch->loads[i];
+        if (load->is_done) {
+            continue;
+        }
+        err = run_together(c, batch, i, 1, &is_mapping, load->error, sizeof load->error);
+        if (err == ERR_CLOSED || is_mapping) {
+            snprintf(error, sizeof error, "%s", load->error);
+            fail_rest(batch, err, error);
+        } else if (!load->is_done) {
+            set_done(load, err);
+        }
+    }
+    return err == ERR_CLOSED ? ERR_CLOSED : OK;
+}
+
 void store_mysql_load_close(struct store_connection *c)
 {
-    for (uint32_t i = 0; i < c->options.source_count; i++) {
+    for (uint32_t i = 0; i < c->options.source_count * STORE_MYSQL_SHAPES; i++) {
         statement_destroy(&c->loads[i]);
     }
     free(c->loads);

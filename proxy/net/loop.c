@@ -64,6 +64,9 @@ void loop_run(struct loop *loop)
 {
     while (!atomic_load_explicit(&loop->stopping, memory_order_acquire)) {
         event_base_loop(loop->base, EVLOOP_ONCE);
+        if (loop->on_turn_end != NULL) {
+            loop->on_turn_end(loop);
+        }
         stream_flush_dirty(loop);
         stream_bury_dead(loop);
     }
