@@ -3,7 +3,7 @@
 #include "common/base.h"
 #include "common/err.h"
 
-enum dim { DIM_NONE = -1, DIM_COMMAND, DIM_NAMESPACE, DIM_NODE, DIM_PEER, DIM_LOAD_RESULT, DIM_ERROR, DIM_SOURCE, DIM_HANDSHAKE, DIM_RELOAD, DIMS };
+enum dim { DIM_NONE = -1, DIM_COMMAND, DIM_NAMESPACE, DIM_NODE, DIM_PEER, DIM_LOAD_RESULT, DIM_QUERY_RESULT, DIM_ERROR, DIM_SOURCE, DIM_HANDSHAKE, DIM_RELOAD, DIMS };
 
 static const struct metric_def defs[METRIC_COUNT] = {
 #define X(name, exported, type, dim1, dim2, help) {exported, help, METRIC_##type, {DIM_##dim1, DIM_##dim2}},
@@ -15,6 +15,11 @@ static const char *const load_results[LOAD_RESULTS] = {
     [LOAD_FOUND] = "found",
     [LOAD_ABSENT] = "absent",
     [LOAD_FAILED] = "failed",
+};
+
+static const char *const query_results[QUERY_RESULTS] = {
+    [QUERY_OK] = "ok",
+    [QUERY_FAILED] = "failed",
 };
 
 static const char *const sources[SOURCES] = {
@@ -77,6 +82,7 @@ struct metric_registry *metric_registry_create(const struct config *config, cons
     /* Not "region": targets often carry that label already. */
     r->dims[DIM_PEER] = (struct metric_dim){"peer", r->peers, peer_count};
     r->dims[DIM_LOAD_RESULT] = (struct metric_dim){"result", load_results, LOAD_RESULTS};
+    r->dims[DIM_QUERY_RESULT] = (struct metric_dim){"result", query_results, QUERY_RESULTS};
     r->dims[DIM_ERROR] = (struct metric_dim){"error", errors, ERR_COUNT};
     r->dims[DIM_SOURCE] = (struct metric_dim){"source", sources, SOURCES};
     r->dims[DIM_HANDSHAKE] = (struct metric_dim){"result", handshakes, HANDSHAKE_RESULTS};

@@ -16,6 +16,7 @@ enum metric {
 };
 
 enum load_result { LOAD_FOUND, LOAD_ABSENT, LOAD_FAILED, LOAD_RESULTS };
+enum query_result { QUERY_OK, QUERY_FAILED, QUERY_RESULTS };
 enum error_source { SOURCE_CLIENT, SOURCE_NODE, SOURCE_DATABASE, SOURCE_BUS, SOURCE_CLOCK, SOURCES };
 
 enum handshake_result {

@@ -94,6 +94,15 @@ void worker_apply(struct worker *w, struct delivery *delivery)
     mailbox_post(&w->loop.mailbox, &delivery->mail);
 }
 
+/* The misses of a turn go to the database together. */
+static void on_turn_end(struct loop *loop)
+{
+    struct worker *w = loop->owner;
+    if (w->cache.loader != NULL) {
+        loader_flush(w->cache.loader, &w->cache.intake);
+    }
+}
+
 enum err worker_create(const struct worker_context *context, uint32_t index, uint32_t clock_id, const int *listen_fds, struct worker **out)
 {
     const struct config *config = context->config;
@@ -111,6 +120,7 @@ enum err worker_create(const struct worker_context *context, uint32_t index, uin
         free(w);
         return err;
     }
+    w->loop.on_turn_end = on_turn_end;
     struct metrics_shard *shard = metrics_shard_create(context->metrics);
     cache_init(&w->cache, config, context->namespaces, &w->loop, context->log, shard, clock_id);
     w->front = (struct front){

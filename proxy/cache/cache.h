@@ -29,6 +29,7 @@ struct cache {
     struct metrics_shard *metrics;
     struct pool pool;
     struct loader *loader; /* or NULL */
+    struct loader_intake intake; /* loads of this turn; flushed at its end */
     struct bus *bus;       /* or NULL */
     struct version_clock clock;
     uint64_t random;

@@ -17,7 +17,7 @@ void loading_prepare(struct cache *cache, const struct namespace *namespace, str
 
 void loading_submit(struct cache *cache, struct load *load)
 {
-    enum err err = cache->is_stopping ? ERR_STOPPING : loader_submit(cache->loader, load);
+    enum err err = cache->is_stopping ? ERR_STOPPING : loader_submit(cache->loader, &cache->intake, load);
     if (err != OK) {
         load->err = err;
         load->on_done(load);

@@ -1,5 +1,6 @@
 #include "proxy/database/loads.h"
 
+#include <assert.h>
 #include <pthread.h>
 #include <signal.h>
 #include <time.h>
@@ -27,10 +28,18 @@ struct loader_thread {
     struct store_connection *connection; /* changes only while idle */
     bool is_connected;
     bool is_interrupted;   /* by the watchdog or at the end: the connection is of no more use */
-    uint64_t deadline_us;  /* of what it is doing; NEVER: none, or already interrupted */
-    struct load *load;     /* under way */
+    uint64_t deadline_us;  /* of connecting; NEVER: none, or already interrupted */
+    struct load *batch[STORE_BATCH_MAX]; /* loads under way; NULL: the watchdog has ended it */
+    uint32_t batch_count;
+    uint32_t waiting;      /* of these, the ones that are not NULL */
     uint32_t failures;     /* connections that failed or were lost since the last load that was answered */
+
+    /* This thread's own: what the store works on while the loads themselves may end. */
+    struct store_load items[STORE_BATCH_MAX];
+    char keys[STORE_BATCH_MAX][KEY_MAX];
 };
+
+static_assert(LOAD_ERROR_MAX == STORE_ERROR_MAX, "one is copied to the other");
 
 struct loader {
     const struct config *config;
@@ -85,6 +94,33 @@ static void interrupt_locked(struct loader_thread *t)
     }
 }
 
+/* Those under way on a thread whose deadline has passed, put before `list`. */
+static struct load *expire_batch_locked(struct loader_thread *t, uint64_t now, uint64_t *next, struct load *list)
+{
+    struct loads *loads = &t->loader->loads;
+    for (uint32_t i = 0; i < t->batch_count; i++) {
+        struct load *load = t->batch[i];
+        if (load == NULL) {
+            continue;
+        }
+        list = loads_expire_joined(loads, load, now, next, list);
+        if (load->deadline_us > now) {
+            *next = MIN(*next, load->deadline_us);
+            continue;
+        }
+        t->batch[i] = NULL;
+        t->waiting--;
+        loads_detach(loads, load);
+        load_set_error(load, ERR_TIMEOUT, "no answer from the database in time");
+        load->next = list;
+        list = load;
+    }
+    if (t->state == THREAD_LOADING && t->waiting == 0) {
+        interrupt_locked(t);
+    }
+    return list;
+}
+
 /* All whose deadline has passed; sets when to look again. */
 static struct load *expire_locked(struct loader *loader)
 {
@@ -93,12 +129,10 @@ static struct load *expire_locked(struct loader *loader)
     struct load *list = loads_expire(&loader->loads, now, &next, NULL);
     for (uint32_t i = 0; i < loader->config->database->threads; i++) {
         struct loader_thread *t = &loader->threads[i];
-        if (t->load != NULL) {
-            list = loads_expire_joined(&loader->loads, t->load, now, &next, list);
-        }
-        if (t->state != THREAD_IDLE && t->deadline_us <= now) {
+        list = expire_batch_locked(t, now, &next, list);
+        if (t->state == THREAD_CONNECTING && t->deadline_us <= now) {
             interrupt_locked(t);
-        } else if (t->state != THREAD_IDLE) {
+        } else if (t->state == THREAD_CONNECTING) {
             next = MIN(next, t->deadline_us);
         }
     }
@@ -254,12 +288,10 @@ static void connect_locked(struct loader_thread *t)
 static bool judge_locked(struct loader_thread *t, struct load *load, enum err err, const char *error)
 {
     struct loader *loader = t->loader;
-    if (err == OK || (err != ERR_CLOSED && !t->is_interrupted)) {
+    if (err != ERR_CLOSED) {
         load_set_error(load, err, err == OK ? "" : error);
     } else if (loader->is_stopping) {
         load_set_error(load, ERR_STOPPING, err_text(ERR_STOPPING));
-    } else if (t->is_interrupted) {
-        load_set_error(load, ERR_TIMEOUT, error);
     } else if (load->attempts <= loader->config->database->threads && load->deadline_us > clock_mono_us()) {
         /* Every connection may have been dead for a while when the server has been started anew. */
         load->attempts++;
@@ -281,63 +313,133 @@ static void log_failure(const struct loader *loader, const struct load *load)
     log_warn(loader->log, "database: load of %s (namespace %s) failed: %s: %s", key, name, err_text(load->err), load->error);
 }
 
-/* Sends a load with its result; the mutex is released meanwhile. */
-static void answer_locked(struct loader_thread *t, struct load *load, const struct row *row)
+/* Sends detached loads with their results, which are set; the mutex is released meanwhile. */
+static void answer_locked(struct loader_thread *t, struct load *list)
 {
     struct loader *loader = t->loader;
-    loads_detach(&loader->loads, load);
     pthread_mutex_unlock(&loader->mutex);
-    load->found = load->err == OK && row->found;
-    load->flags = row->flags;
-    load->expires_in_s = row->expires_in_s;
-    load->value = row->value;
-    load->value_len = row->value_len;
-    if (load->err != OK && load->err != ERR_STOPPING) {
-        log_failure(loader, load);
+    for (struct load *load = list; load != NULL; load = load->next) {
+        if (load->err != OK && load->err != ERR_STOPPING) {
+            log_failure(loader, load);
+        }
     }
-    loads_finish(t->metrics, load);
+    loads_finish(t->metrics, list);
     pthread_mutex_lock(&loader->mutex);
 }
 
-/* Runs a load that has been taken off the queue; the mutex is released meanwhile. */
-static void load_locked(struct loader_thread *t, struct load *load)
+/* Takes a batch off the queue. Those that are too late already are put before *late. */
+static void take_locked(struct loader_thread *t, struct load **late)
 {
     struct loader *loader = t->loader;
-    struct row row = {.expires_in_s = -1};
-    char error[LOAD_ERROR_MAX] = "";
-    if (load->deadline_us <= clock_mono_us()) {
-        load_set_error(load, ERR_TIMEOUT, "timed out in the queue for a database connection");
-        answer_locked(t, load, &row);
-        return;
+    uint64_t now = clock_mono_us();
+    uint32_t count = loads_pop(&loader->loads, t->batch, STORE_BATCH_MAX);
+    t->batch_count = 0;
+    for (uint32_t i = 0; i < count; i++) {
+        struct load *load = t->batch[i];
+        if (load->deadline_us <= now) {
+            loads_detach(&loader->loads, load);
+            load_set_error(load, ERR_TIMEOUT, "timed out in the queue for a database connection");
+            load->next = *late;
+            *late = load;
+            continue;
+        }
+        struct span key = source_row_key(&loader->sources[load->namespace], span_of(load->key, load->key_len));
+        memcpy(t->keys[t->batch_count], key.data, key.len);
+        t->items[t->batch_count].key = span_of(t->keys[t->batch_count], key.len);
+        t->batch[t->batch_count++] = load;
     }
-    t->state = THREAD_LOADING;
-    t->load = load;
-    t->is_interrupted = false;
-    t->deadline_us = load->deadline_us;
-    watch_locked(loader, load->deadline_us);
-    pthread_mutex_unlock(&loader->mutex);
-    struct span key = source_row_key(&loader->sources[load->namespace], span_of(load->key, load->key_len));
-    enum err err = loader->store->load(t->connection, load->namespace, key, &row, error, sizeof error);
-    pthread_mutex_lock(&loader->mutex);
-    t->state = THREAD_IDLE;
-    t->load = NULL;
-    bool is_gone = err == ERR_CLOSED || t->is_interrupted;
-    if (t->is_interrupted) {
-        snprintf(error, sizeof error, "%s", "no answer from the database in time");
-    }
-    if (!is_gone) {
-        t->failures = 0;
-    }
-    if (judge_locked(t, load, err, error)) {
-        answer_locked(t, load, &row);
-    } else {
-        loads_push_back(&loader->loads, load);
-        if (loader->idle > 0) {
-            pthread_cond_signal(&loader->work);
+    t->waiting = t->batch_count;
+}
+
+/* Gives the results to the loads; a list of those that end, in their order. */
+static struct load *settle_locked(struct loader_thread *t)
+{
+    struct loader *loader = t->loader;
+    struct load *list = NULL;
+    for (uint32_t i = t->batch_count; i-- > 0;) {
+        struct load *load = t->batch[i];
+        struct store_load *item = &t->items[i];
+        if (load == NULL) {
+            if (item->err == OK && item->row.found) {
+                chunk_unref(&item->row.value);
+            }
+        } else if (judge_locked(t, load, item->err, item->error)) {
+            loads_detach(&loader->loads, load);
+            if (load->err == OK) {
+                load->found = item->row.found;
+                load->flags = item->row.flags;
+                load->expires_in_s = item->row.expires_in_s;
+                load->value = item->row.value;
+                load->value_len = item->row.value_len;
+            }
+            load->next = list;
+            list = load;
+        } else {
+            loads_push_back(&loader->loads, load);
         }
     }
+    t->batch_count = 0;
+    t->waiting = 0;
+    return list;
+}
+
+static void count_queries(struct loader_thread *t, const struct store_batch *batch)
+{
+    metrics_add(t->metrics, METRIC_DATABASE_QUERIES, QUERY_OK, batch->queries - batch->queries_failed);
+    metrics_add(t->metrics, METRIC_DATABASE_QUERIES, QUERY_FAILED, batch->queries_failed);
+    metrics_add(t->metrics, METRIC_DATABASE_QUERY_KEYS, 0, batch->keys_asked);
+}
+
+static const char *why_gone(const struct loader_thread *t)
+{
+    for (uint32_t i = 0; i < t->batch_count && !t->is_interrupted; i++) {
+        if (t->items[i].err == ERR_CLOSED) {
+            return t->items[i].error;
+        }
+    }
+    return "no answer from the database in time";
+}
+
+static void wake_locked(struct loader *loader)
+{
+    if (loader->loads.head != NULL && loader->idle > 0) {
+        pthread_cond_signal(&loader->work);
+    }
+}
+
+/* Runs what waits for one table; the mutex is released meanwhile. */
+static void load_locked(struct loader_thread *t)
+{
+    struct loader *loader = t->loader;
+    struct load *late = NULL;
+    take_locked(t, &late);
+    if (late != NULL) {
+        answer_locked(t, late);
+    }
+    if (t->batch_count == 0) {
+        return;
+    }
+    wake_locked(loader); /* there may be other tables' */
+    struct store_batch batch = {.source = t->batch[0]->namespace, .count = t->batch_count, .loads = t->items};
+    t->state = THREAD_LOADING;
+    t->is_interrupted = false;
+    watch_locked(loader, t->batch[0]->deadline_us);
+    pthread_mutex_unlock(&loader->mutex);
+    enum err err = loader->store->load(t->connection, &batch);
+    count_queries(t, &batch);
+    pthread_mutex_lock(&loader->mutex);
+    t->state = THREAD_IDLE;
+    bool is_gone = err == ERR_CLOSED || t->is_interrupted;
+    char why[LOAD_ERROR_MAX];
+    snprintf(why, sizeof why, "%s", why_gone(t));
+    struct load *ended = settle_locked(t);
+    t->failures = is_gone ? t->failures : 0;
+    wake_locked(loader);
+    if (ended != NULL) {
+        answer_locked(t, ended);
+    }
     if (is_gone) {
-        disconnect_locked(t, error);
+        disconnect_locked(t, why);
     }
 }
 
@@ -364,9 +466,8 @@ static void *thread_main(void *arg)
             connect_locked(t);
             continue;
         }
-        struct load *load = loads_pop(&loader->loads);
-        if (load != NULL) {
-            load_locked(t, load);
+        if (loader->loads.head != NULL) {
+            load_locked(t);
         } else {
             wait_for_work_locked(t);
         }
@@ -389,7 +490,7 @@ static enum err refuse_locked(struct loader *loader, struct load *load, enum err
     return err;
 }
 
-enum err loader_submit(struct loader *loader, struct load *load)
+enum err loader_submit(struct loader *loader, struct loader_intake *intake, struct load *load)
 {
     load_clear_result(load);
     load->joined = NULL;
@@ -406,14 +507,29 @@ enum err loader_submit(struct loader *loader, struct load *load)
     } else if (loads_is_full(&loader->loads)) {
         err = refuse_locked(loader, load, ERR_OVERLOAD, "too many loads are waiting for the database");
     } else {
-        loads_push(&loader->loads, load);
-        watch_locked(loader, load->deadline_us);
-        if (loader->idle > 0) {
-            pthread_cond_signal(&loader->work);
-        }
+        loads_hold(&loader->loads, intake, load);
     }
     pthread_mutex_unlock(&loader->mutex);
     return err;
+}
+
+void loader_flush(struct loader *loader, struct loader_intake *intake)
+{
+    if (intake->head == NULL) { /* only this thread sets it */
+        return;
+    }
+    pthread_mutex_lock(&loader->mutex);
+    for (const struct load *load = intake->head; load != NULL; load = load->next) {
+        watch_locked(loader, load->deadline_us);
+    }
+    loads_release(&loader->loads, intake);
+    if (loader->is_stopping) {
+        loads_finish(loader->metrics, loads_fail(&loader->loads, ERR_STOPPING, err_text(ERR_STOPPING)));
+    } else if (loader->connected == 0 && loader->is_down) {
+        loads_finish(loader->metrics, loads_fail(&loader->loads, ERR_UNAVAILABLE, loader->why));
+    }
+    wake_locked(loader);
+    pthread_mutex_unlock(&loader->mutex);
 }
 
 bool loader_join(struct loader *loader, struct load *load)

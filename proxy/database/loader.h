@@ -5,12 +5,16 @@
  * Fails:   submit at once with ERR_OVERLOAD when the queue is full, ERR_UNAVAILABLE when there is no connection, ERR_STOPPING;
  *          loads end with ERR_TIMEOUT, ERR_UNAVAILABLE, ERR_DATABASE, ERR_TOO_LARGE, ERR_NOMEM or ERR_STOPPING. `error` says why.
  *
- *   worker ── loader_submit ──▶ queue ──▶ loader thread: store->load ──▶ reply_to ──▶ on_done, on the worker
- *                                │  ▲           │
- *                                │  └───────────┘ the connection was gone: once more, on another
+ *   worker ── loader_submit ──▶ intake of this turn ── loader_flush ──▶ queue ──▶ loader thread: store->load ──▶ reply_to ──▶ on_done,
+ *                                │                                      ▲             │                                    on the worker
+ *                                │                                      └─────────────┘ the connection was gone: again, on another
  *                                │ loader_join: same key, same lease: waits for that load's result, copied
  *
- *   watchdog: ends loads in the queue, and interrupts those under way and connection attempts, when their deadline has passed.
+ *   A thread takes what waits for one table together, up to STORE_BATCH_MAX, and asks with one statement. What a worker submits in one
+ *   turn of its loop (a multi-get's misses) reaches the queue in one piece, so that no thread runs off with the first of it.
+ *
+ *   watchdog: ends loads, in the queue or under way, when their deadline has passed; interrupts a statement that nobody waits for any more, and
+ *   connection attempts that take too long.
  *
  * When the last connection is lost, loads wait for a new one for LOADER_GRACE_MS, or until a connection attempt has failed; then
  * all that wait and all that come fail at once until there is one again.
@@ -58,6 +62,13 @@ struct load {
     uint32_t attempts; /* connections that were lost under it */
 };
 
+/* What one thread has submitted and not flushed yet. Zeroed before its first use; the loader's mutex guards it. */
+struct loader_intake {
+    struct load *head;
+    struct load *tail;
+    uint32_t count;
+};
+
 struct loader;
 struct store;
 
@@ -72,7 +83,11 @@ enum err loader_create_with_store(const struct config *config, struct log *log, 
 /* Ends the threads; loads under way end with ERR_STOPPING. reply_to mailboxes must still be drained afterwards. */
 void loader_destroy(struct loader **loader);
 
-enum err loader_submit(struct loader *loader, struct load *load);
+/* The load waits in the intake, where it can be joined already, for loader_flush() by the same thread. */
+enum err loader_submit(struct loader *loader, struct loader_intake *intake, struct load *load);
+
+/* At the end of every turn; costs nothing without loads. What can not go on meanwhile ends with an error. */
+void loader_flush(struct loader *loader, struct loader_intake *intake);
 
 /* Waits for a load of the same namespace, key and lease that is under way in this process; false if there is none, or no room to
  * wait. It ends with that load's result, or at its own deadline. */

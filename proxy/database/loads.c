@@ -2,6 +2,9 @@
 
 #include "common/clock.h"
 
+#define SUSPECT_ATTEMPTS 2
+#define LOOK_MAX 1024 /* how far into the queue for others of the same namespace */
+
 void loads_init(struct loads *loads, uint32_t limit, struct metrics_shard *metrics)
 {
     uint32_t buckets = 64;
@@ -71,17 +74,34 @@ static void set_queued(struct loads *loads, uint32_t queued)
     metrics_set(loads->metrics, METRIC_DATABASE_QUEUE, 0, queued);
 }
 
-void loads_push(struct loads *loads, struct load *load)
+void loads_hold(struct loads *loads, struct loader_intake *intake, struct load *load)
 {
     load->next = NULL;
-    if (loads->tail != NULL) {
-        loads->tail->next = load;
+    if (intake->tail != NULL) {
+        intake->tail->next = load;
     } else {
-        loads->head = load;
+        intake->head = load;
     }
-    loads->tail = load;
-    set_queued(loads, loads->queued + 1);
+    intake->tail = load;
+    intake->count++;
+    loads->held++;
     add(loads, load);
+}
+
+void loads_release(struct loads *loads, struct loader_intake *intake)
+{
+    if (intake->head == NULL) {
+        return;
+    }
+    if (loads->tail != NULL) {
+        loads->tail->next = intake->head;
+    } else {
+        loads->head = intake->head;
+    }
+    loads->tail = intake->tail;
+    loads->held -= intake->count;
+    set_queued(loads, loads->queued + intake->count);
+    *intake = (struct loader_intake){0};
 }
 
 void loads_push_back(struct loads *loads, struct load *load)
@@ -94,18 +114,35 @@ void loads_push_back(struct loads *loads, struct load *load)
     set_queued(loads, loads->queued + 1);
 }
 
-struct load *loads_pop(struct loads *loads)
+static bool is_suspect(const struct load *load)
 {
+    return load->attempts >= SUSPECT_ATTEMPTS;
+}
+
+uint32_t loads_pop(struct loads *loads, struct load **out, uint32_t max)
+{
+    uint32_t count = 0;
+    struct load *before = NULL;
     struct load *load = loads->head;
-    if (load != NULL) {
-        loads->head = load->next;
-        if (loads->head == NULL) {
-            loads->tail = NULL;
+    for (uint32_t looked = 0; load != NULL && count < max && looked < LOOK_MAX; looked++) {
+        struct load *next = load->next;
+        bool is_wanted = count == 0 || (load->namespace == out[0]->namespace && !is_suspect(load) && !is_suspect(out[0]));
+        if (is_wanted) {
+            if (before != NULL) {
+                before->next = next;
+            } else {
+                loads->head = next;
+            }
+            loads->tail = next == NULL ? before : loads->tail;
+            load->next = NULL;
+            out[count++] = load;
+        } else {
+            before = load;
         }
-        load->next = NULL;
-        set_queued(loads, loads->queued - 1);
+        load = next;
     }
-    return load;
+    set_queued(loads, loads->queued - count);
+    return count;
 }
 
 bool loads_join(struct loads *loads, struct load *load)
@@ -214,6 +251,7 @@ void load_set_error(struct load *load, enum err err, const char *text)
 static void copy_result(struct load *to, const struct load *from)
 {
     load_set_error(to, from->err, from->error);
+    to->version = from->version;
     to->found = from->found;
     to->flags = from->flags;
     to->expires_in_s = from->expires_in_s;

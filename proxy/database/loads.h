@@ -3,7 +3,7 @@
  * Threads: struct loads is used under the loader's mutex; loads_finish() without it, as it copies results, on the thread whose
  *          shard it is given.
  *
- *   push ─▶ queue ─▶ pop ─▶ (a loader thread runs it) ─▶ detach ─▶ finish ─▶ the load and all that joined it
+ *   hold ─▶ an intake ─▶ release ─▶ queue ─▶ pop ─▶ (a loader thread runs it) ─▶ detach ─▶ finish ─▶ the load and all that joined it
  *             └─ expire, fail: detached ────────────────────────────▶ finish
  */
 #ifndef PROXY_DATABASE_LOADS_H
@@ -15,8 +15,9 @@ struct loads {
     struct load *head; /* the queue, oldest first */
     struct load *tail;
     uint32_t queued;
+    uint32_t held;   /* in intakes */
     uint32_t joined; /* loads that wait for another's result */
-    uint32_t limit;  /* for both together */
+    uint32_t limit;  /* for all of them together */
     struct load **buckets; /* loads that can be joined, waiting or under way, by hash of namespace, key and lease */
     uint32_t bucket_mask;
     struct metrics_shard *metrics; /* for the queue's length */
@@ -27,12 +28,18 @@ void loads_deinit(struct loads *loads);
 
 static inline bool loads_is_full(const struct loads *loads)
 {
-    return loads->queued + loads->joined >= loads->limit;
+    return loads->queued + loads->held + loads->joined >= loads->limit;
 }
 
-void loads_push(struct loads *loads, struct load *load);      /* a new one; from now on it can be joined */
+/* A new one; from now on it can be joined, but it is not in the queue before its intake is released. */
+void loads_hold(struct loads *loads, struct loader_intake *intake, struct load *load);
+void loads_release(struct loads *loads, struct loader_intake *intake);
+
 void loads_push_back(struct loads *loads, struct load *load); /* one that was popped: it is the next again */
-struct load *loads_pop(struct loads *loads);
+
+/* The oldest, and behind it others of the same namespace, `max` at most. One that has lost several connections comes alone: it may be what
+ * they died of. */
+uint32_t loads_pop(struct loads *loads, struct load **out, uint32_t max);
 
 /* Joins a load of the same namespace, key and lease. */
 bool loads_join(struct loads *loads, struct load *load);

@@ -151,7 +151,18 @@ static void put_values(FILE *out, const struct source *source, const bool *is_gu
     }
 }
 
-char *source_sql(const struct source *source, const bool *is_guarded)
+/* Which rows: those that equal a key in the database's eyes. */
+static void put_match(FILE *out, const struct source *source, uint32_t key_count)
+{
+    put_column(out, source->config->key_column);
+    fputs(key_count == 1 ? " = ?" : " IN (?", out);
+    for (uint32_t i = 1; i < key_count; i++) {
+        fputs(",?", out);
+    }
+    fputs(key_count == 1 ? "" : ")", out);
+}
+
+char *source_sql(const struct source *source, const struct source_select *select)
 {
     const struct config_source *config = source->config;
     char *sql = NULL;
@@ -177,13 +188,17 @@ char *source_sql(const struct source *source, const bool *is_guarded)
         fputs("NULL", out);
     }
     fputs(", ", out);
-    put_size(out, source, is_guarded);
-    put_values(out, source, is_guarded);
+    put_size(out, source, select->is_guarded);
+    fputs(select->witness != NULL ? ", outrigger_witness" : ", NULL", out);
+    put_values(out, source, select->is_guarded);
     fputs(" FROM ", out);
+    if (select->witness != NULL) {
+        fprintf(out, "(%s) AS outrigger_w LEFT JOIN ", select->witness);
+    }
     put_table(out, config->table);
-    fputs(" WHERE ", out);
-    put_column(out, config->key_column);
-    fprintf(out, " = ? LIMIT %d", SOURCE_ROWS_MAX);
+    fputs(select->witness != NULL ? " ON " : " WHERE ", out);
+    put_match(out, source, select->key_count);
+    fprintf(out, " LIMIT %u", SOURCE_ROWS_MAX * select->key_count);
     bool failed = ferror(out) != 0;
     if (fclose(out) != 0 || failed) {
         free(sql);

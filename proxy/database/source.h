@@ -26,8 +26,8 @@
 /* Room behind every value: whoever stores it can end it with "\r\n" in place. */
 #define ROW_VALUE_SLACK 2
 
-/* More than one row may equal the key in the database's eyes; this many are looked at. */
-#define SOURCE_ROWS_MAX 16
+/* More than one row may equal a key in the database's eyes; this many for each key are looked at. */
+#define SOURCE_ROWS_MAX 16U
 
 struct source {
     const struct config_namespace *namespace; /* NULL: this namespace has no source */
@@ -39,8 +39,8 @@ struct source {
     uint64_t max_value_size;
 };
 
-/* What the SELECT returns, in this order. SOURCE_SIZE is the length of all guarded values together. */
-enum source_column { SOURCE_KEY, SOURCE_FLAGS, SOURCE_EXPIRES, SOURCE_SIZE, SOURCE_VALUES };
+/* What the SELECT returns, in this order. SOURCE_SIZE is the length of all guarded values together, SOURCE_WITNESS what the witness said. */
+enum source_column { SOURCE_KEY, SOURCE_FLAGS, SOURCE_EXPIRES, SOURCE_SIZE, SOURCE_WITNESS, SOURCE_VALUES };
 
 enum column_kind { COLUMN_TEXT, COLUMN_NUMBER, COLUMN_BITS };
 
@@ -67,9 +67,18 @@ struct span source_row_key(const struct source *source, struct span key);
 /* Columns of text and numbers have no value that is not UTF-8. */
 bool source_is_utf8(struct span text);
 
-/* The SELECT with one parameter, the row key; to be freed. A guarded value column comes as NULL when it is longer than a value
- * may be, so that it does not travel at all; `is_guarded` has an entry for each value column, or is NULL. */
-char *source_sql(const struct source *source, const bool *is_guarded);
+/* What a SELECT is like, beside its source. */
+struct source_select {
+    uint32_t key_count; /* parameters: row keys, of which some may be the same */
+    /* By value column, or NULL: a guarded one comes as NULL when it is longer than a value may be, so that it does not travel at all. */
+    const bool *is_guarded;
+    /* Or NULL: a SELECT of one row with one column named outrigger_witness. It says something about the server as of this very
+     * statement: the rows come joined to it, and when there are none, one row of NULLs does. */
+    const char *witness;
+};
+
+/* The SELECT; to be freed. */
+char *source_sql(const struct source *source, const struct source_select *select);
 
 /* The text of flags_column; empty text is NULL's. */
 enum err source_flags(struct span text, uint32_t *out);

@@ -1,9 +1,10 @@
-/* What:    the seam between the loader and a database: one connection, and one row through it. The other user is the fake of the
- *          loader's tests.
+/* What:    the seam between the loader and a database: one connection, and rows of one source through it. The other user is the fake
+ *          of the loader's tests.
  * Owns:    a connection owns its socket and statements; options, sources and configuration are borrowed for its life.
  * Threads: a connection is used by one thread at a time. interrupt() comes from any other thread, between open and close.
- * Fails:   connect and load write what the database said to `error`. ERR_CLOSED from load: the connection is gone, and the row
- *          may be asked for again on another. After every other error the connection is as good as before.
+ * Fails:   connect and load write what the database said to `error`. A row that fails does so by itself: too large, not to be mapped.
+ *          ERR_CLOSED from load: the connection is gone, and rows with ERR_CLOSED may be asked for again on another. After every
+ *          other error the connection is as good as before.
  *
  *   open ─▶ connect ─▶ load, load, … ─▶ close        a connection that is gone is closed, and another one opened
  *              ▲          ▲
@@ -14,7 +15,29 @@
 
 #include "proxy/database/source.h"
 
+#define STORE_BATCH_MAX 128U
+#define STORE_ERROR_MAX 160
+
 struct store_connection;
+
+/* One row of a batch. Two of them may ask for the same. */
+struct store_load {
+    struct span key; /* the row key */
+    enum err err;
+    bool is_done;    /* the store's: err and row are what they will be */
+    struct row row;  /* when err is OK; otherwise nothing of it is set */
+    char error[STORE_ERROR_MAX];
+};
+
+struct store_batch {
+    uint32_t source;
+    uint32_t count; /* 1 … STORE_BATCH_MAX */
+    struct store_load *loads;
+    /* Out: how many statements it took, and the row keys they asked for together. */
+    uint32_t queries;
+    uint32_t queries_failed;
+    uint32_t keys_asked;
+};
 
 struct store_options {
     const struct config_database *config;
@@ -28,9 +51,8 @@ struct store {
     struct store_connection *(*open)(const struct store_options *options);
     /* Blocks, for about connect_timeout at most. */
     enum err (*connect)(struct store_connection *connection, char *error, size_t size);
-    /* Without an error, *row is all set; otherwise it is not touched. `key` is the row key. */
-    enum err (*load)(struct store_connection *connection, uint32_t source, struct span key, struct row *row, char *error,
-                     size_t size);
+    /* Every load of the batch ends with its err, whatever is returned: OK or ERR_CLOSED. */
+    enum err (*load)(struct store_connection *connection, struct store_batch *batch);
     /* False once the other side is known to have closed an idle connection; does not block. */
     bool (*is_alive)(struct store_connection *connection);
     void (*interrupt)(struct store_connection *connection);

@@ -67,6 +67,9 @@ void loop_turn(struct loop *loop, bool may_wait)
     if (unlikely(!list_is_empty(&loop->unread))) {
         stream_read_unread(loop);
     }
+    if (loop->on_turn_end != NULL) {
+        loop->on_turn_end(loop);
+    }
     stream_flush_dirty(loop);
     stream_bury_dead(loop);
 }

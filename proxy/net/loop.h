@@ -3,7 +3,8 @@
  * Threads: everything here belongs to the loop's own thread, except loop_stop() and posting to the mailbox.
  * Fails:   init with ERR_IO when the kernel has no descriptors left.
  *
- * A turn: wait → every ready socket's callback (reads, parses, queues output) → the same for what TLS still holds → flush: one writev for each stream with output → bury:
+ * A turn: wait → every ready socket's callback (reads, parses, queues output) → the same for what TLS still holds → on_turn_end, the owner's →
+ * flush: one writev for each stream with output → bury:
  * streams that were closed in the turn are freed. Nothing is freed inside a callback, so a callback may close any stream.
  */
 #ifndef PROXY_NET_LOOP_H
@@ -25,6 +26,7 @@ struct loop {
     struct mailbox mailbox;
     struct event mailbox_event;
     void *owner; /* handed to mail's deliver() */
+    void (*on_turn_end)(struct loop *loop); /* or NULL: for what the owner has gathered in a turn */
     struct chunk_pool chunks;
     struct chunk *scratch; /* what sockets are read into; replaced whenever somebody keeps a reference */
     struct list dirty;     /* streams with output */

@@ -104,7 +104,7 @@ def test_database_is_killed_during_loads(west, wire, healed):
     with west.frozen() as freeze:
         keys = [f"version:p{300 + i}" for i in range(4)]
         readers = [Asking(west.outriggers[0], key) for key in keys]
-        freeze.holds(2)
+        freeze.holds()
         west.primary.kill()
     for reader in readers:
         with pytest.raises(RuntimeError, match="SERVER_ERROR database: "):

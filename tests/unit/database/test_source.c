@@ -28,7 +28,7 @@ static void teardown(void)
 
 static void check_sql(const bool *is_guarded, const char *expected)
 {
-    char *sql = source_sql(&source, is_guarded);
+    char *sql = source_sql(&source, &(struct source_select){.key_count = 1, .is_guarded = is_guarded});
     ck_assert_str_eq(sql, expected);
     free(sql);
 }
@@ -36,7 +36,7 @@ static void check_sql(const bool *is_guarded, const char *expected)
 START_TEST(sql_of_one_column)
 {
     make((struct config_source){.table = "packages", .key_column = "name", .value_column = "description"}, 1000);
-    check_sql(NULL, "SELECT `name`, NULL, NULL, 0, `description` FROM `packages` WHERE `name` = ? LIMIT 16");
+    check_sql(NULL, "SELECT `name`, NULL, NULL, 0, NULL, `description` FROM `packages` WHERE `name` = ? LIMIT 16");
 }
 END_TEST
 
@@ -51,7 +51,7 @@ START_TEST(sql_of_everything)
                                 .expires_column = "e"},
          1000);
     check_sql((bool[]){false, true},
-              "SELECT `name`, `f`, TIMESTAMPDIFF(MICROSECOND, NOW(6), `e`), 0+COALESCE(OCTET_LENGTH(`b`),0), `a`, "
+              "SELECT `name`, `f`, TIMESTAMPDIFF(MICROSECOND, NOW(6), `e`), 0+COALESCE(OCTET_LENGTH(`b`),0), NULL, `a`, "
               "IF(OCTET_LENGTH(`b`)<=1000,`b`,NULL) FROM `shop`.`packages` WHERE `name` = ? LIMIT 16");
 }
 END_TEST
@@ -59,7 +59,20 @@ END_TEST
 START_TEST(names_are_quoted)
 {
     make((struct config_source){.table = "t`; DROP TABLE x", .key_column = "k`", .value_column = "select"}, 1000);
-    check_sql(NULL, "SELECT `k```, NULL, NULL, 0, `select` FROM `t``; DROP TABLE x` WHERE `k``` = ? LIMIT 16");
+    check_sql(NULL, "SELECT `k```, NULL, NULL, 0, NULL, `select` FROM `t``; DROP TABLE x` WHERE `k``` = ? LIMIT 16");
+}
+END_TEST
+
+START_TEST(sql_of_several_keys)
+{
+    make((struct config_source){.table = "packages", .key_column = "name", .value_column = "description"}, 1000);
+    char *sql = source_sql(&source, &(struct source_select){.key_count = 3});
+    ck_assert_str_eq(sql, "SELECT `name`, NULL, NULL, 0, NULL, `description` FROM `packages` WHERE `name` IN (?,?,?) LIMIT 48");
+    free(sql);
+    sql = source_sql(&source, &(struct source_select){.key_count = 1, .witness = "SELECT 7 AS outrigger_witness"});
+    ck_assert_str_eq(sql, "SELECT `name`, NULL, NULL, 0, outrigger_witness, `description` FROM (SELECT 7 AS outrigger_witness) AS "
+                          "outrigger_w LEFT JOIN `packages` ON `name` = ? LIMIT 16");
+    free(sql);
 }
 END_TEST
 
@@ -222,6 +235,7 @@ int main(void)
     tcase_add_test(tc, sql_of_one_column);
     tcase_add_test(tc, sql_of_everything);
     tcase_add_test(tc, names_are_quoted);
+    tcase_add_test(tc, sql_of_several_keys);
     tcase_add_test(tc, row_key_is_the_key_without_the_prefix);
     suite_add_tcase(suite, tc);
     tc = tcase_create("row");

@@ -153,8 +153,16 @@ static void teardown(void)
 
 static enum err load_span(struct span key)
 {
-    error[0] = '\0';
-    return store_mysql.load(connection, 0, key, &row, error, sizeof error);
+    struct store_load load = {.key = key};
+    struct store_batch batch = {.source = 0, .count = 1, .loads = &load};
+    enum err err = store_mysql.load(connection, &batch);
+    ck_assert(load.is_done);
+    ck_assert(err == OK || load.err == err);
+    snprintf(error, sizeof error, "%s", load.error);
+    if (load.err == OK) {
+        row = load.row;
+    }
+    return load.err;
 }
 
 static void check_found(const char *key, const char *value)
@@ -322,6 +330,114 @@ START_TEST(keys_use_the_index)
             ck_assert_msg(rows_read() - before < 20000, "%s: %lld rows read for a strange key", types[i], rows_read() - before);
         }
     }
+}
+END_TEST
+
+/* --- batches --- */
+
+static struct store_load items[STORE_BATCH_MAX];
+static struct store_batch batch;
+
+static void load_batch(uint32_t count, const char *const *keys)
+{
+    batch = (struct store_batch){.source = 0, .count = count, .loads = items};
+    for (uint32_t i = 0; i < count; i++) {
+        items[i] = (struct store_load){.key = span_str(keys[i])};
+    }
+    ck_assert_int_eq(store_mysql.load(connection, &batch), OK);
+}
+
+static void check_item(uint32_t i, const char *value)
+{
+    ck_assert_msg(items[i].err == OK, "%u: %s", i, items[i].error);
+    ck_assert_msg(items[i].row.found == (value != NULL), "%u", i);
+    if (value != NULL) {
+        ck_assert(span_eq(span_of(items[i].row.value->data, items[i].row.value_len), span_str(value)));
+        chunk_unref(&items[i].row.value);
+    }
+}
+
+START_TEST(a_batch_is_one_statement)
+{
+    static char texts[STORE_BATCH_MAX][16];
+    const char *keys[STORE_BATCH_MAX];
+    static const char *const types[] = {"VARCHAR(100) COLLATE utf8mb4_general_ci", "VARCHAR(100) CHARACTER SET latin1", "VARBINARY(100)", "BIGINT"};
+    for (uint32_t i = 0; i < STORE_BATCH_MAX; i++) {
+        snprintf(texts[i], sizeof texts[i], "%u", 2 * i + 1);
+        keys[i] = texts[i];
+    }
+    for (size_t n = 0; n < ARRAY_LEN(types); n++) {
+        char columns[200];
+        snprintf(columns, sizeof columns, "k %s PRIMARY KEY, v TEXT", types[n]);
+        open_kv(columns);
+        sql("INSERT INTO kv SELECT seq, seq FROM seq_1_to_20000 WHERE seq %% 10 <> 3");
+        for (uint32_t count = 1; count <= STORE_BATCH_MAX; count = count == 1 ? 3 : count == 3 ? 4 : count == 4 ? 65 : 2 * count - 2) {
+            long long before = rows_read();
+            load_batch(count, keys);
+            ck_assert_msg(rows_read() - before < 2000, "%s, %u keys: %lld rows read", types[n], count, rows_read() - before);
+            for (uint32_t i = 0; i < count; i++) {
+                check_item(i, (2 * i + 1) % 10 == 3 ? NULL : keys[i]);
+            }
+            ck_assert_uint_eq(batch.queries, 1);
+            ck_assert_uint_eq(batch.queries_failed, 0);
+            ck_assert_uint_eq(batch.keys_asked, count);
+        }
+    }
+}
+END_TEST
+
+START_TEST(in_a_batch_keys_are_exact_too)
+{
+    open_kv("k VARCHAR(100) COLLATE utf8mb4_general_ci, v TEXT, KEY (k)");
+    sql("INSERT INTO kv VALUES ('bash','B'),('BASH','C'),('pad ','P'),('\xf0\x9f\x98\x80','S')");
+    load_batch(7, (const char *const[]){"bash", "Bash", "pad", "BASH", "bash", "\xf0\x9f\x98\x80", "pad "});
+    check_item(0, "B");
+    check_item(1, NULL);
+    check_item(2, NULL);
+    check_item(3, "C");
+    check_item(4, "B");
+    check_item(5, "S");
+    check_item(6, "P");
+    /* So many rows that equal one key that another's does not fit into the LIMIT. */
+    sql("INSERT INTO kv SELECT 'pAd', seq FROM seq_1_to_100");
+    load_batch(3, (const char *const[]){"pad", "pad ", "bash"});
+    check_item(0, NULL);
+    check_item(1, "P");
+    check_item(2, "B");
+    open_kv("k BIGINT PRIMARY KEY, v TEXT");
+    sql("INSERT INTO kv VALUES (12,'T'),(0,'N'),(-5,'M')");
+    load_batch(8, (const char *const[]){"12", "12abc", "012", "0", "-5", "", "x", "123456789012345678901234567890"});
+    check_item(0, "T");
+    check_item(1, NULL);
+    check_item(2, NULL);
+    check_item(3, "N");
+    check_item(4, "M");
+    check_item(5, NULL);
+    check_item(6, NULL);
+    check_item(7, NULL);
+}
+END_TEST
+
+START_TEST(in_a_batch_a_bad_row_fails_alone)
+{
+    open_kv("k VARCHAR(100) PRIMARY KEY, v LONGTEXT");
+    sql("INSERT INTO kv VALUES ('a','A'),('large',REPEAT('x', %u)),('b','B')", VALUE_MAX + 1);
+    load_batch(4, (const char *const[]){"a", "large", "none", "b"});
+    check_item(0, "A");
+    ck_assert_int_eq(items[1].err, ERR_TOO_LARGE);
+    check_item(2, NULL);
+    check_item(3, "B");
+    sql("RENAME TABLE kv TO kv_away");
+    load_batch(4, (const char *const[]){"a", "b", "c", "d"});
+    sql("RENAME TABLE kv_away TO kv");
+    for (uint32_t i = 0; i < 4; i++) {
+        ck_assert_int_eq(items[i].err, ERR_DATABASE);
+        ck_assert_ptr_nonnull(strstr(items[i].error, "table kv"));
+    }
+    ck_assert_uint_le(batch.queries, 2);
+    load_batch(2, (const char *const[]){"a", "b"});
+    check_item(0, "A");
+    check_item(1, "B");
 }
 END_TEST
 
@@ -662,7 +778,10 @@ static enum err submit(struct load *load, uint64_t timeout_us)
 {
     *load = (struct load){.reply_to = &box, .on_done = on_done, .deadline_us = clock_mono_us() + timeout_us, .key_len = 3};
     memcpy(load->key, "p:1", 3);
-    return loader_submit(loader, load);
+    struct loader_intake intake = {0};
+    enum err err = loader_submit(loader, &intake, load);
+    loader_flush(loader, &intake);
+    return err;
 }
 
 static enum err run(uint64_t timeout_us)
@@ -800,6 +919,9 @@ int main(void)
     tcase_add_test(tc, binary_keys);
     tcase_add_test(tc, number_keys_are_exact);
     tcase_add_test(tc, keys_use_the_index);
+    tcase_add_test(tc, a_batch_is_one_statement);
+    tcase_add_test(tc, in_a_batch_keys_are_exact_too);
+    tcase_add_test(tc, in_a_batch_a_bad_row_fails_alone);
     tcase_add_test(tc, values_are_their_bytes);
     tcase_add_test(tc, values_of_other_types_are_text);
     tcase_add_test(tc, large_values_are_bounded);
