@@ -46,6 +46,11 @@ class Cases(List[Case]):
         self.append(Case(name, sent, notes))
 
 
+def slug(text: bytes) -> str:
+    """For names of cases: what is sent, but short."""
+    return re.sub(r"(.)\1{9,}", lambda m: f"{m[1]}{len(m[0])}", text.decode("latin-1")).encode("unicode_escape").decode().replace(" ", "_")
+
+
 class _Ranks:
     """CAS uniques to their ranks, but for 0, which is none, and those in `kept`."""
 
