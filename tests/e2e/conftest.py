@@ -6,10 +6,11 @@ The sidecar is $OUTRIGGER_BINARY, or else the one that tests/run builds with san
 import itertools
 import os
 from pathlib import Path
-from typing import Callable, Iterator, NamedTuple, Optional
+from typing import Callable, Iterator, NamedTuple, Optional, Union
 
 import pytest
 
+import differential
 import support
 from local import paths
 from local.memcached import Memcached
@@ -55,10 +56,21 @@ def directory(request, tmp_path_factory) -> Path:
     return tmp_path_factory.mktemp(request.module.__name__.replace("test_", "")[:20])
 
 
-class Plain(NamedTuple):
-    """A sidecar as a plain endpoint for one memcached, and another such memcached to compare it with."""
+class StandIn(NamedTuple):
+    """A memcached in the place of a sidecar."""
 
-    outrigger: Outrigger
+    port: int
+
+    @property
+    def socket(self) -> int:
+        return self.port
+
+
+class Plain(NamedTuple):
+    """A sidecar as a plain endpoint for one memcached, and another such memcached to compare it with. With OUTRIGGER_STAND_IN=memcached,
+    which is for writing tests only, there is no sidecar and the first memcached stands in for it: what a test sees then is its own."""
+
+    outrigger: Union[Outrigger, StandIn]
     node: Memcached
     reference: Memcached
 
@@ -70,10 +82,20 @@ def plain(watch, directory) -> Iterator[Plain]:
     try:
         for server in (node, reference):
             server.start()
-        yield Plain(outrigger.start("listening"), node, reference)
+        is_there = os.environ.get("OUTRIGGER_STAND_IN") != "memcached"
+        yield Plain(outrigger.start("listening") if is_there else StandIn(node.port), node, reference)
     finally:
         for server in (outrigger, node, reference):
             server.close()
+
+
+@pytest.fixture(scope="module")
+def pair(plain, directory) -> Iterator[differential.Pair]:
+    """The same, for differential.py."""
+    for path in differential.reference(directory):
+        pair = differential.Pair(path, plain.outrigger.port, plain.outrigger.socket, plain.node.port)
+        yield pair
+        pair.close()
 
 
 def plain_outrigger(directory: Path, pool: str, **options) -> Outrigger:

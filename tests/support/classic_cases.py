@@ -1,45 +1,14 @@
 """Streams of classic text commands on the edges of the protocol, to be sent to a real memcached and to Outrigger: both must answer alike.
 
-Each case starts from a flushed server and on a connection of its own; a server should have stored a few items before the first one, as some
-cases take it for granted that an item's CAS unique is not 1. `sent` is one piece, or a list of pieces that are sent with a pause
-between them. The expected answer is whatever memcached 1.6.38 says at run time, made comparable by normalise().
-
 `notes` says what the case is about. If it begins with "own:", memcached's answer is its own (version, statistics, what it has been started
 with) and only the first word of the first line can be compared; with "differs:", Outrigger answers differently on purpose.
 
 Requests behind one that memcached refuses or hangs up on are pieces of their own: it forgets the answers that it has not sent yet then.
 """
 
-import re
-from typing import NamedTuple, Union
+from streams import Cases
 
-
-class Case(NamedTuple):
-    name: str
-    sent: Union[bytes, list]
-    notes: str
-
-
-def pieces(case):
-    return [case.sent] if isinstance(case.sent, bytes) else case.sent
-
-
-def normalise(answer):
-    """CAS uniques are the server's own business: each is replaced by its rank in the answer."""
-    seen = {}
-
-    def rank(match):
-        return b"%s %d" % (match[1], seen.setdefault(match[2], len(seen) + 1))
-
-    return re.sub(rb"(?m)^(VALUE [^ \n]+ \d+ \d+) (\d+)(?=\r$)", rank, answer)
-
-
-CASES = []
-
-
-def case(name, sent, notes=""):
-    assert all(name != c.name for c in CASES), name
-    CASES.append(Case(name, sent, notes))
+CASES = case = Cases()
 
 
 LATE = "memcached swallows the value first and then says that it is too large"
