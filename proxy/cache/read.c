@@ -69,6 +69,15 @@ static int64_t memcached_ttl(int64_t seconds)
     return seconds <= RELATIVE_TTL_MAX ? seconds : (int64_t)(clock_wall_ms() / 1000) + seconds;
 }
 
+/* The same as `t` tells it: what is left, and -1 for ever. */
+static int64_t told_ttl(int64_t ttl)
+{
+    if (ttl > RELATIVE_TTL_MAX) {
+        return MAX(ttl - (int64_t)(clock_wall_ms() / 1000), 0);
+    }
+    return ttl == 0 ? -1 : MAX(ttl, 0);
+}
+
 /* gat: the entry that was just read gets the TTL that the client named, if nothing has happened to it. */
 static void retouch(struct operation *op, const struct meta_reply *reply, struct chunk *chunk)
 {
@@ -99,6 +108,9 @@ static void on_hit(struct operation *op, const struct meta_reply *reply, struct 
         retouch(op, reply, chunk);
     }
     operation_describe(op, reply);
+    if (unlikely(op->request.op == OP_GAT)) {
+        op->reply.ttl = told_ttl(op->request.exptime);
+    }
     op->reply.chunk = chunk;
     op->reply.value = reply->value;
     finish(op, REPLY_VALUE);
@@ -204,16 +216,6 @@ static void fill(struct read *r)
     fill_start(&fill);
 }
 
-/* What is left of an entry that has just been stored, as `t` says it; 0: it was not stored. */
-static int64_t told_ttl(const struct read *r)
-{
-    if (r->lease == 0) {
-        return 0;
-    }
-    int64_t now_s = (int64_t)(clock_wall_ms() / 1000);
-    return r->ttl == 0 ? -1 : r->ttl <= RELATIVE_TTL_MAX ? r->ttl : r->ttl - now_s;
-}
-
 static void on_loaded(struct load *loaded)
 {
     struct read *r = container_of(loaded, struct read, load);
@@ -242,7 +244,7 @@ static void on_loaded(struct load *loaded)
     op->reply.cas = loaded->version;
     if (unlikely(op->request.protocol == PROTOCOL_META)) {
         struct reply *reply = &op->reply;
-        reply->ttl = told_ttl(r);
+        reply->ttl = r->lease != 0 ? told_ttl(r->ttl) : 0; /* 0: it was not stored */
         reply->size = loaded->value_len;
         reply->last_access_s = 0;
         reply->was_hit = reply->won = reply->wait = reply->stale = false;
