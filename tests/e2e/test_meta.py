@@ -7,7 +7,7 @@ import re
 
 import pytest
 
-from support import Growth, Wire, metrics, sees, until
+from support import Growth, Wire, until
 from through import through_region
 
 K250 = b"k" * 250
@@ -112,15 +112,6 @@ ALIKE = {
 }
 
 
-@pytest.fixture(scope="module")
-def large(plain):
-    """A value that goes by reference."""
-    value = b"large" * 20000
-    for server in (plain.outrigger, plain.reference):
-        assert ask(server.port, b"ms large %d F7\r\n%s\r\n" % (len(value), value)) == b"HD\r\n"
-    return value
-
-
 @pytest.mark.parametrize("name", ALIKE)
 @pytest.mark.parametrize("step", [1 << 30, 7, 1], ids=["whole", "sevens", "bytes"])
 def test_like_memcached(plain, name, step):
@@ -130,3 +121,213 @@ def test_like_memcached(plain, name, step):
     for server in (plain.node, plain.reference):
         assert server.command(b"flush_all\r\n") == b"OK\r\n"
     assert ask(plain.outrigger.port, stream, step) == ask(plain.reference.port, stream)
+
+
+def test_large_values(plain):
+    """What is passed on by reference, between heads and tails that are not."""
+    value = b"large" * 20000
+    stream = b"ms large %d F7\r\n%s\r\n" % (len(value), value) + b"mg large v k f Oa s\r\nmg large s\r\nmg large v\r\nmg x v\r\n" * 3
+    answer = ask(plain.outrigger.port, stream)
+    assert answer == ask(plain.reference.port, stream) and answer.count(value) == 6
+
+
+def test_a_pipeline_of_quiet_requests(plain):
+    """What a client does instead of a multi-get: only hits are answered, and mn tells it that there are no more."""
+    with Wire(plain.outrigger.port) as wire:
+        wire.send(b"".join(b"ms pipe%d 1 q\r\nv\r\n" % n for n in range(0, 1000, 10)))
+        wire.send(b"".join(b"mg pipe%d v q k O%d\r\n" % (n, n) for n in range(1000)) + b"mn\r\n")
+        assert wire.until(b"MN\r\n") == b"".join(b"VA 1 kpipe%d O%d\r\nv\r\n" % (n, n) for n in range(0, 1000, 10)) + b"MN\r\n"
+
+
+def test_versions_are_uniques(plain):
+    """Unless the client chooses it, an entry's unique is a version of ours, and what is made later has a greater one."""
+    with Wire(plain.outrigger.port) as wire:
+        def unique(request):
+            return int(re.search(rb" c(\d+)", wire.ask(request))[1])
+        uniques = [unique(b"ms u 1 c\r\n1\r\n"), unique(b"ms u 1 MA c\r\n2\r\n"), unique(b"ma u c\r\n"), unique(b"mg uu N30 c\r\n"), unique(b"ma um N0 c\r\n")]
+        assert wire.ask(b"md u I\r\n") == b"HD\r\n"
+        uniques.append(unique(b"mg u c\r\n"))
+        assert uniques == sorted(set(uniques)) and min(uniques) > 1 << 50
+        assert wire.gets("u")[2] == uniques[-1]
+
+
+def test_an_entry_is_the_same_in_both_protocols(plain):
+    with Wire(plain.outrigger.port) as wire:
+        assert wire.ask(b"ms %s 2 b F9\r\nhi\r\n" % b64(b"both")) == b"HD\r\n"
+        assert wire.gets("both")[:2] == (b"hi", 9)
+        assert wire.ask(b"mg both v k f\r\n", b"hi\r\n") == b"VA 2 kboth f9\r\nhi\r\n"
+        assert wire.set("bo\tth", b"tab", 3) == b"STORED\r\n"
+        assert wire.ask(b"mg %s b v f k\r\n" % b64(b"bo\tth"), b"tab\r\n") == b"VA 3 f3 k%s b\r\ntab\r\n" % b64(b"bo\tth")
+
+
+def test_the_key_comes_back_as_it_was_sent(plain):
+    """Unlike memcached's mg, which writes it as whoever stored the entry did."""
+    with Wire(plain.outrigger.port) as wire:
+        assert wire.ask(b"ms plain-key 1\r\nx\r\n") == b"HD\r\n"
+        assert wire.ask(b"mg %s b k\r\n" % b64(b"plain-key")) == b"HD k%s b\r\n" % b64(b"plain-key")
+        assert wire.ask(b"me %s b\r\n" % b64(b"plain-key")).startswith(b"ME %s exp=-1 " % b64(b"plain-key"))
+        assert wire.ask(b"ms %s 1 b\r\nx\r\n" % b64(b"a b")) == b"HD\r\n"
+        assert wire.ask(b"me %s b\r\n" % b64(b"a b")).startswith(b"ME %s exp=-1 " % b64(b"a b"))
+
+
+def test_me_does_not_show_what_could_be_replies(plain):
+    """A node shows the key of an entry that N has made as it is: an answer of several lines would be taken for those to other requests."""
+    key = b64(b"x exp=1\r\nVA 4\r\nfake\r\n")
+    with Wire(plain.outrigger.port) as wire:
+        assert wire.ask(b"mg %s b N30 k\r\n" % key) == b"HD k%s b W\r\n" % key
+        wire.send(b"me %s b\r\nmg not-there v\r\nmn\r\n" % key)
+        assert wire.until(b"MN\r\n") == b"CLIENT_ERROR me can not show a key with line ends\r\nEN\r\nMN\r\n"
+
+
+def test_ma_that_makes_an_entry_is_quiet(plain):
+    """Unlike memcached, where q hides only the change of what was there: no reply of a node's tells the two apart."""
+    assert ask(plain.outrigger.port, b"ma made-quietly N0 J5 q\r\nma made-quietly v\r\n") == b"VA 1\r\n6\r\n"
+    assert ask(plain.reference.port, b"ma made-quietly N0 J5 q\r\nma made-quietly v\r\n") == b"HD\r\nVA 1\r\n6\r\n"
+
+
+# ---- read-through
+
+@pytest.fixture(scope="module")
+def west(watch, directory):
+    with through_region(directory / "through", outriggers=1) as through:
+        yield through
+
+
+@pytest.fixture
+def wire(west):
+    with Wire(west.port) as wire:
+        yield wire
+
+
+@pytest.fixture
+def growth(west):
+    return Growth(*west.outriggers)
+
+
+@pytest.fixture
+def row(west):
+    """A row of its own, and its key in the namespace version:, whose entries live for ever."""
+    name = west.fresh()
+    return name, b"version:" + name.encode()
+
+
+def test_through_mg(west, wire, growth):
+    key = b"package:" + west.fresh().encode()
+
+    def read():
+        head = wire.ask(b"mg %s v k O12 f s t h l c\r\n" % key)
+        words = head.split()
+        assert words[0] == b"VA" and [w[:1] for w in words[2:]] == [b"k", b"O", b"f", b"s", b"t", b"h", b"l", b"c"]
+        assert words[2:6] == [b"k" + key, b"O12", b"f0", b"s" + words[1]]
+        value = wire.read(int(words[1]) + 2)
+        assert json.loads(value)["version"] == "old"
+        return {w[:1]: int(w[1:]) for w in words[6:]}
+    first = read()
+    assert first[b"h"] == 0 and first[b"l"] == 0 and 3500 < first[b"t"] <= 3600
+    until(lambda: west.is_cached(key.decode()), "cached")
+    second = read()
+    assert 3500 < second[b"t"] <= 3600 and second[b"c"] == first[b"c"] and read()[b"h"] == 1
+    growth.becomes(misses=1, loads=1, fills=1, hits=2)
+    assert wire.ask(b"mg %s\r\n" % key) == b"HD\r\n"
+    assert wire.ask(b"mg %s q f\r\n" % key) == b"HD f0\r\n"
+
+
+def test_through_misses(wire, west):
+    assert ask(west.port, b"mg version:nobody v\r\nmg version:nobody k O1 v f c t\r\nmg version:nobody v q k\r\n") == b"EN\r\nEN kversion:nobody O1\r\n"
+    assert wire.ask(b"mg %s b k\r\n" % b64(b"version:no body\n")) == b"EN k%s b\r\n" % b64(b"version:no body\n")
+
+
+def test_through_leases_are_not_the_clients(wire, west, row):
+    """N, R and E are ours there: a client neither makes an empty entry nor is told to load one."""
+    name, key = row
+    assert wire.ask(b"mg %s v N30 E7 R30\r\n" % key, b"old\r\n") == b"VA 3\r\nold\r\n"
+    until(lambda: west.is_cached(key.decode()), "cached")
+    assert wire.ask(b"mg %s v R4000000 t\r\n" % key, b"old\r\n") == b"VA 3 t-1\r\nold\r\n"
+    assert wire.ask(b"mg version:nobody-n N30 v\r\n") == b"EN\r\n"
+    assert wire.ask(b"md %s\r\n" % key) == b"HD\r\n"
+    west.update(name)
+    assert wire.ask(b"mg %s v\r\n" % key, b"new\r\n") == b"VA 3\r\nnew\r\n"  # no X, no W
+
+
+def test_through_mg_touches(wire, west, row):
+    _, key = row
+    assert wire.ask(b"mg %s v T100 t\r\n" % key, b"old\r\n") == b"VA 3 t100\r\nold\r\n"
+    until(lambda: west.is_cached(key.decode()) and 90 < int(west.item(key.decode())["t"]) <= 100, "the TTL of the mg that loaded")
+    assert wire.ask(b"mg %s t T1000\r\n" % key) == b"HD t1000\r\n"
+    until(lambda: 900 < int(west.item(key.decode())["t"]) <= 1000, "the TTL of the mg that hit")
+    assert wire.ask(b"mg %s T0 t\r\n" % key) == b"HD t-1\r\n"
+    until(lambda: west.item(key.decode())["t"] == "-1", "no TTL")
+
+
+def test_through_ms_is_an_invalidation(wire, west, row, growth):
+    name, key = row
+    assert wire.get(key.decode()) == b"old"
+    west.update(name)
+    answer = wire.ask(b"ms %s 5 k O1 c s T100 F3 E5 I\r\nwrong\r\n" % key)
+    assert re.fullmatch(rb"HD k%s O1 c\d{10,} s5\r\n" % key, answer)
+    assert wire.get(key.decode()) == b"new"
+    assert wire.ask(b"ms %s 5 MS q\r\nwrong\r\nmn\r\n" % key) == b"MN\r\n"
+    assert wire.get(key.decode()) == b"new"
+    growth.becomes(tombstones=2, loads=3)
+
+
+def test_through_cas(wire, west, row):
+    name, key = row
+    assert wire.ask(b"ms %s 1 C5 c k s\r\nx\r\n" % key) == b"NF c0 k%s s1\r\n" % key
+    assert wire.ask(b"md %s C5 k q\r\n" % key) == b"NF k%s\r\n" % key
+    assert wire.get(key.decode()) == b"old"
+    until(lambda: west.is_cached(key.decode()), "cached")
+    unique = int(wire.ask(b"mg %s c\r\n" % key).split(b" c")[1])
+    assert wire.ask(b"ms %s 1 C%d q c\r\nx\r\n" % (key, unique - 1)) == b"EX c0\r\n"
+    assert wire.ask(b"md %s C%d O2\r\n" % (key, unique - 1)) == b"EX O2\r\n" and wire.get(key.decode()) == b"old"
+    west.update(name)
+    assert wire.ask(b"ms %s 1 C%d\r\nx\r\n" % (key, unique)) == b"HD\r\n" and wire.get(key.decode()) == b"new"
+    until(lambda: west.is_cached(key.decode()), "cached")
+    unique = int(wire.ask(b"mg %s c\r\n" % key).split(b" c")[1])
+    west.update(name, "newer")
+    assert wire.ask(b"md %s C%d\r\n" % (key, unique)) == b"HD\r\n" and wire.get(key.decode()) == b"newer"
+
+
+@pytest.mark.parametrize("flags", [b"", b" I", b" x", b" I x T30 E5 F1"])
+def test_through_md(wire, west, row, flags):
+    name, key = row
+    assert wire.ask(b"md %s%s k O1\r\n" % (key, flags)) == b"HD k%s O1\r\n" % key  # it can not be known that nobody is loading it
+    assert wire.get(key.decode()) == b"old"
+    west.update(name)
+    assert wire.ask(b"md %s%s q\r\nmn\r\n" % (key, flags)) == b"MN\r\n"
+    assert wire.get(key.decode()) == b"new"
+
+
+@pytest.mark.parametrize("request_", [b"ms %s 1 ME q\r\nx\r\n", b"ms %s 1 MR\r\nx\r\n", b"ms %s 1 MA\r\nx\r\n", b"ms %s 1 MP N5\r\nx\r\n", b"ma %s q\r\n",
+                                      b"ma %s MD v N0\r\n"])
+def test_through_what_means_nothing_there(wire, growth, request_):
+    assert wire.ask(request_ % b"version:p9") == b"SERVER_ERROR namespace version is read-through: write the database, then delete the key\r\n"
+    assert wire.get("version:p9") == b"v9"
+    assert growth.of("outrigger_errors_total", source="client", error="unsupported") == 1
+
+
+def test_through_too_large(wire, west, row):
+    """Nothing is stored there anyway, but the client has said that the key has changed."""
+    name, key = row
+    assert wire.get(key.decode()) == b"old"
+    west.update(name)
+    size = 2 << 20
+    assert wire.ask(b"ms %s %d q\r\n%s\r\n" % (key, size, b"x" * size)) == b"SERVER_ERROR object too large for cache\r\n"
+    assert wire.get(key.decode()) == b"new"
+
+
+def test_through_me(wire, west, row):
+    _, key = row
+    assert wire.ask(b"me %s\r\n" % key) == b"EN\r\n"
+    assert wire.get(key.decode()) == b"old"
+    until(lambda: west.is_cached(key.decode()), "cached")
+    assert wire.ask(b"me %s\r\n" % key).startswith(b"ME %s exp=-1 la=" % key)
+
+
+def test_through_in_one_pipeline(wire, west, row):
+    """No mg overtakes the md before it."""
+    name, key = row
+    assert wire.get(key.decode()) == b"old"
+    west.update(name)
+    wire.send(b"md %s q\r\nmg %s v q\r\nmg version:nobody v q\r\nmn\r\n" % (key, key))
+    assert wire.until(b"MN\r\n") == b"VA 3\r\nnew\r\nMN\r\n"
