@@ -34,6 +34,11 @@ void aside_start(struct operation *op)
     struct cache *cache = op->cache;
     const struct request *request = &op->request;
     struct node *node = cache->pool.nodes[op->home];
+    if (unlikely(request->op == OP_DEBUG && memchr(request->key.data, '\n', request->key.len) != NULL)) {
+        /* A node shows the key of an entry that N has made as it is: its line could be taken for several replies. */
+        operation_tell(op, REPLY_ERROR, SPAN_LIT("CLIENT_ERROR me can not show a key with line ends"));
+        return;
+    }
     struct meta_request meta;
     meta.command = translations[request->op].command;
     meta.mode = translations[request->op].mode;
@@ -49,6 +54,7 @@ void aside_start(struct operation *op)
         meta.initial = request->initial;
         meta.vivify_ttl = request->vivify_ttl;
         meta.recache_ttl = request->recache_ttl;
+        memcpy(meta.ttl_order, request->ttl_order, META_ORDER_MAX);
     }
     if (!(meta.with & META_VERSION) && gets_version(request, meta.command) && node_has_versions(node)) {
         meta.with |= META_VERSION;
@@ -133,6 +139,7 @@ static void on_reply(struct node_call *call, enum err err, const struct meta_rep
         operation_done(op, REPLY_MISS);
         return;
     case META_NF:
+        operation_describe(op, reply);
         if (what == OP_DELETE) {
             changed(op, REPLY_NOT_FOUND); /* not here, but perhaps in other regions */
         } else {
@@ -140,9 +147,11 @@ static void on_reply(struct node_call *call, enum err err, const struct meta_rep
         }
         return;
     case META_NS:
+        operation_describe(op, reply);
         operation_done(op, REPLY_NOT_STORED);
         return;
     case META_EX:
+        operation_describe(op, reply);
         operation_done(op, REPLY_EXISTS);
         return;
     case META_DEBUG_IS:

@@ -18,7 +18,9 @@ static void on_invalidated(void *ctx, enum err err, enum invalidate_result resul
         operation_fail_node(op, err);
         return;
     }
+    op->reply.size = op->request.value_len; /* ms's s: what was sent, as nothing is stored */
     if (result != INVALIDATED) {
+        op->reply.cas = 0;
         operation_done(op, result == INVALIDATE_EXISTS ? REPLY_EXISTS : REPLY_NOT_FOUND);
         return;
     }

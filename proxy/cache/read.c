@@ -54,6 +54,15 @@ static void finish(struct operation *op, enum reply_status status)
 
 /* --- hits --- */
 
+/* What is left of a TTL as memcached takes it, as `t` tells it; -1: for ever. */
+static int64_t told_ttl(int64_t ttl)
+{
+    if (ttl > RELATIVE_TTL_MAX) {
+        return MAX(ttl - (int64_t)(clock_wall_ms() / 1000), 0);
+    }
+    return ttl == 0 ? -1 : MAX(ttl, 0);
+}
+
 /* gat: the entry that was just read gets the TTL that the client named, if nothing has happened to it. */
 static void retouch(struct operation *op, const struct meta_reply *reply, struct chunk *chunk)
 {
@@ -84,6 +93,9 @@ static void on_hit(struct operation *op, const struct meta_reply *reply, struct 
         retouch(op, reply, chunk);
     }
     operation_describe(op, reply);
+    if (unlikely(op->request.op == OP_GAT)) {
+        op->reply.ttl = told_ttl(op->request.exptime);
+    }
     op->reply.chunk = chunk;
     op->reply.value = reply->value;
     finish(op, REPLY_VALUE);
@@ -119,16 +131,6 @@ static void fill(struct read *r)
     r->ttl = fill_loaded(&target, &r->load, op->request.op == OP_GAT ? op->request.exptime : FILL_TTL_OWN);
 }
 
-/* What is left of an entry that has just been stored, as `t` says it; 0: it was not stored. */
-static int64_t told_ttl(const struct read *r)
-{
-    if (r->lease == 0) {
-        return 0;
-    }
-    int64_t now_s = (int64_t)(clock_wall_ms() / 1000);
-    return r->ttl == 0 ? -1 : r->ttl <= RELATIVE_TTL_MAX ? r->ttl : r->ttl - now_s;
-}
-
 static void on_loaded(struct load *loaded)
 {
     struct read *r = container_of(loaded, struct read, load);
@@ -156,7 +158,7 @@ static void on_loaded(struct load *loaded)
     op->reply.cas = loaded->version;
     if (unlikely(op->request.protocol == PROTOCOL_META)) {
         struct reply *reply = &op->reply;
-        reply->ttl = told_ttl(r);
+        reply->ttl = r->lease != 0 ? told_ttl(r->ttl) : 0; /* 0: it was not stored */
         reply->size = loaded->value_len;
         reply->last_access_s = 0;
         reply->was_hit = reply->won = reply->wait = reply->stale = false;

@@ -283,8 +283,10 @@ static void refuse_large(struct session *s, struct operation *op)
 {
     count_client_error(s, ERR_TOO_LARGE);
     s->swallow = op->request.value_len + op->request.value_tail;
-    if (op->request.op == OP_SET) {
+    bool is_meta = op->request.protocol == PROTOCOL_META; /* ms does so in every mode, and whatever its flags say */
+    if (op->request.op == OP_SET || is_meta) {
         op->request.op = OP_DELETE;
+        op->request.with = is_meta ? 0 : op->request.with;
         dispatch_batch(s->front);
         dispatch(s, op);
         return;

@@ -1,6 +1,8 @@
 #include "proxy/protocol/classic.h"
 
 #include "common/config.h"
+#include "proxy/protocol/metacmd.h"
+#include "proxy/protocol/render.h"
 #include "proxy/protocol/token.h"
 
 #define TOKENS_MAX 8   /* no command of ours has more than 7 words; an eighth only tells that there are too many */
@@ -89,15 +91,6 @@ static inline void start_request(struct request *out, enum command command)
     out->is_last = true;
 }
 
-/* A 32-bit number as memcached takes it: it must fit 64 bits, and then loses the upper half. */
-static bool token_int(struct span token, int64_t *out)
-{
-    int64_t value;
-    bool good = token_i64(token, &value);
-    *out = good ? (int32_t)(uint32_t)(uint64_t)value : 0;
-    return good;
-}
-
 /* The next key of a line that has been checked. `data` is at the key. */
 static enum parse_result next_key(struct classic *classic, const char *data, size_t *consumed, struct request *out)
 {
@@ -125,7 +118,7 @@ static enum parse_result parse_keys(struct parse *parse, enum command command, b
     if (parse->count < 2) {
         return refuse(parse, word_error);
     }
-    if (with_exptime && !token_int(parse->tokens[1], &exptime)) {
+    if (with_exptime && !token_i32(parse->tokens[1], &exptime)) {
         return refuse(parse, bad_exptime);
     }
     const char *first = with_exptime ? parse->tokens[1].data + parse->tokens[1].len : parse->tokens[1].data;
@@ -161,8 +154,8 @@ static enum parse_result parse_store(struct parse *parse, bool has_unique)
     out->noreply = has_noreply(parse);
     uint64_t flags;
     int64_t length;
-    if (tokens[1].len > KEY_MAX || !token_u64(tokens[2], &flags) || !token_int(tokens[3], &out->exptime) ||
-        !token_int(tokens[4], &length) || (has_unique && !token_u64(tokens[5], &out->cas)) || length < 0 ||
+    if (tokens[1].len > KEY_MAX || !token_u64(tokens[2], &flags) || !token_i32(tokens[3], &out->exptime) ||
+        !token_i32(tokens[4], &length) || (has_unique && !token_u64(tokens[5], &out->cas)) || length < 0 ||
         length > INT32_MAX - 2) {
         return refuse_unless(parse, out->noreply, bad_format);
     }
@@ -207,7 +200,7 @@ static enum parse_result parse_key_number(struct parse *parse, bool is_touch)
         return refuse_unless(parse, out->noreply, bad_format);
     }
     out->key = parse->tokens[1];
-    if (is_touch ? !token_int(parse->tokens[2], &out->exptime) : !token_u64(parse->tokens[2], &out->delta)) {
+    if (is_touch ? !token_i32(parse->tokens[2], &out->exptime) : !token_u64(parse->tokens[2], &out->delta)) {
         return refuse_unless(parse, out->noreply, is_touch ? bad_exptime : bad_delta);
     }
     return PARSE_REQUEST;
@@ -221,7 +214,7 @@ static enum parse_result parse_flush_all(struct parse *parse)
     }
     struct request *out = parse->out;
     out->noreply = has_noreply(parse);
-    if (parse->count != (out->noreply ? 2 : 1) && !token_int(parse->tokens[1], &out->exptime)) {
+    if (parse->count != (out->noreply ? 2 : 1) && !token_i32(parse->tokens[1], &out->exptime)) {
         return refuse_unless(parse, out->noreply, bad_exptime);
     }
     return PARSE_REQUEST;
@@ -255,7 +248,7 @@ static enum parse_result parse_stats(struct parse *parse)
 
 #define LOOK(len, letter) ((len) << 8 | (unsigned)(letter))
 
-/* The command of that name, or COMMAND_COUNT. Length and a letter or two leave one candidate. */
+/* The classic command of that name, or COMMAND_COUNT. Length and a letter or two leave one candidate. */
 static enum command command_find(struct span word)
 {
     if (word.len < 3 || word.len > 9) {
@@ -316,8 +309,26 @@ static enum parse_result parse_unknown(struct parse *parse)
     return refuse(parse, word_error);
 }
 
+/* A line that begins with an m: true if it is a meta command's, which has its own way with words. */
+static bool parse_meta(struct parse *parse, const char *p, enum parse_result *result)
+{
+    const char *stop = token_end(p, parse->end);
+    enum command command = metacmd_find(span_of(p, (size_t)(stop - p)));
+    if (command == COMMAND_COUNT) {
+        return false;
+    }
+    struct classic *classic = parse->classic;
+    *result = metacmd_parse(command, span_of(stop, (size_t)(parse->end - stop)), classic->key, parse->out, parse->error, &classic->swallow);
+    return true;
+}
+
 static enum parse_result parse_command(struct parse *parse)
 {
+    const char *first = token_skip_spaces(parse->data, parse->end);
+    enum parse_result result;
+    if (first < parse->end && *first == 'm' && parse_meta(parse, first, &result)) {
+        return result;
+    }
     parse->count = token_split(span_of(parse->data, (size_t)(parse->end - parse->data)), parse->tokens, TOKENS_MAX);
     enum command command = parse->count == 0 ? COMMAND_COUNT : command_find(parse->tokens[0]);
     if (command == COMMAND_COUNT) {
@@ -427,6 +438,10 @@ enum parse_result classic_parse(struct classic *classic, const char *data, size_
     if (len == 0) {
         return PARSE_MORE;
     }
+    if (*data == 'm' && likely(metacmd_parse_get(data, len, consumed, out))) {
+        classic->scanned = 0;
+        return PARSE_REQUEST;
+    }
     enum parse_result result = parse_line(classic, data, len, consumed, out, error);
     if (unlikely((result == PARSE_ERROR || result == PARSE_CLOSE) && out->protocol == PROTOCOL_CLASSIC)) {
         *out = (struct request){.command = COMMAND_COUNT, .op = OP_NONE, .is_first = true, .is_last = true};
@@ -448,12 +463,6 @@ struct span classic_error_text(const struct reply *reply)
     return reply->status == REPLY_ERROR ? reply->text : texts[reply->status];
 }
 
-static enum err put_line(struct chain *out, struct span text)
-{
-    enum err err = chain_append(out, text.data, text.len);
-    return err != OK ? err : chain_append(out, "\r\n", 2);
-}
-
 /* "VALUE " KEY " " FLAGS " " LENGTH [" " CAS] "\r\n" */
 static char *put_value_head(char *at, const struct request *request, const struct reply *reply)
 {
@@ -470,35 +479,14 @@ static char *put_value_head(char *at, const struct request *request, const struc
     return token_put_lit(at, "\r\n");
 }
 
-static enum err render_value(const struct request *request, const struct reply *reply, struct chain *out)
+static enum err render_found(const struct request *request, const struct reply *reply, struct chain *out)
 {
-    struct span value = reply->value;
-    bool is_small = reply->chunk == NULL || value.len < CHAIN_REF_MIN;
-    char *start = chain_reserve(out, NUMBERS_MAX + request->key.len + (is_small ? value.len : 0));
+    char *start = chain_reserve(out, NUMBERS_MAX + request->key.len + (render_copies(reply) ? reply->value.len : 0));
     if (start == NULL) {
         return ERR_NOMEM;
     }
     char *at = put_value_head(start, request, reply);
-    if (likely(is_small)) {
-        if (value.len > 0) {
-            at = token_put(at, value.data, value.len);
-        }
-    } else {
-        enum err err = chain_commit(out, (size_t)(at - start));
-        if (err == OK) {
-            err = chain_append_ref(out, reply->chunk, value.data, value.len);
-        }
-        start = err == OK ? chain_reserve(out, NUMBERS_MAX) : NULL;
-        if (start == NULL) {
-            return ERR_NOMEM;
-        }
-        at = start;
-    }
-    at = token_put_lit(at, "\r\n");
-    if (request->is_last) {
-        at = token_put_lit(at, "END\r\n");
-    }
-    return chain_commit(out, (size_t)(at - start));
+    return request->is_last ? render_value(out, reply, start, at, "\r\nEND\r\n", 7) : render_value(out, reply, start, at, "\r\n", 2);
 }
 
 /* One key of get or gat. */
@@ -510,7 +498,7 @@ static enum err render_key(struct classic *classic, const struct request *reques
     }
     if (likely(reply->status == REPLY_VALUE)) {
         classic->answered++;
-        return render_value(request, reply, out);
+        return render_found(request, reply, out);
     }
     struct span error = classic_error_text(reply);
     if (error.len == 0) {
@@ -522,7 +510,7 @@ static enum err render_key(struct classic *classic, const struct request *reques
     if (!request->is_last) {
         return OK;
     }
-    return put_line(out, classic->answered > 0 ? word_end : span_of(classic->error, classic->error_len));
+    return render_line(out, classic->answered > 0 ? word_end : span_of(classic->error, classic->error_len));
 }
 
 static enum err render_number(struct chain *out, uint64_t number)
@@ -543,6 +531,9 @@ enum err classic_render(struct classic *classic, const struct request *request, 
         [REPLY_NOT_FOUND] = SPAN_LIT("NOT_FOUND\r\n"),   [REPLY_DELETED] = SPAN_LIT("DELETED\r\n"),
         [REPLY_TOUCHED] = SPAN_LIT("TOUCHED\r\n"),       [REPLY_OK] = SPAN_LIT("OK\r\n"),
     };
+    if (unlikely(request->protocol == PROTOCOL_META)) {
+        return metacmd_render(request, reply, out);
+    }
     if (request->noreply || reply->status == REPLY_NONE) {
         return OK;
     }
@@ -552,10 +543,10 @@ enum err classic_render(struct classic *classic, const struct request *request, 
     enum err err = OK;
     switch (reply->status) {
     case REPLY_NUMBER: return render_number(out, reply->number);
-    case REPLY_VERSION: err = chain_append(out, "VERSION ", 8); return err != OK ? err : put_line(out, reply->text);
+    case REPLY_VERSION: err = chain_append(out, "VERSION ", 8); return err != OK ? err : render_line(out, reply->text);
     case REPLY_STATS:
         err = chain_append(out, reply->text.data, reply->text.len);
-        return err != OK ? err : put_line(out, word_end);
+        return err != OK ? err : render_line(out, word_end);
     case REPLY_VALUE: /* only get and gat are answered so */
     case REPLY_NONE: return OK;
     default: break;
@@ -563,5 +554,5 @@ enum err classic_render(struct classic *classic, const struct request *request, 
     if (reply->status < ARRAY_LEN(lines) && lines[reply->status].len > 0) {
         return chain_append(out, lines[reply->status].data, lines[reply->status].len);
     }
-    return put_line(out, classic_error_text(reply));
+    return render_line(out, classic_error_text(reply));
 }

@@ -1,8 +1,10 @@
-/* What:    the classic text protocol: bytes to requests, replies to bytes, to the letter of memcached 1.6.38.
+/* What:    the text protocol: the classic commands and the framing of all: bytes to requests, replies to bytes, to the letter of memcached 1.6.38.
  * Owns:    nothing; a struct classic is a client's state, part of its session.
  * Threads: one at a time; pure, no I/O.
  * Fails:   bad input is an ordinary result (PARSE_ERROR, PARSE_CLOSE); rendering fails with ERR_NOMEM only.
  * Source:  memcached 1.6.38 doc/protocol.txt and its behaviour, compared in tests/e2e/test_classic_differential.py.
+ *
+ * The words of the meta commands are metacmd.c's.
  *
  *   get a b\r\n              ->  REQUEST get a (first): consumes "get a "
  *                              REQUEST get b (last): consumes "b\r\n"
@@ -17,6 +19,7 @@
 #define PROXY_PROTOCOL_CLASSIC_H
 
 #include "common/buffer.h"
+#include "proxy/protocol/metacmd.h"
 #include "proxy/protocol/reply.h"
 #include "proxy/protocol/request.h"
 
@@ -38,6 +41,7 @@ struct classic {
     uint32_t failed;
     size_t error_len; /* of the group's first failure */
     char error[192];
+    char key[METACMD_KEY_MAX]; /* of the last request, when it came in base64 */
 };
 
 void classic_init(struct classic *classic);
@@ -52,8 +56,8 @@ enum parse_result classic_parse(struct classic *classic, const char *data, size_
 /* The line, without its end, for a status that is an error by itself; empty for the others. The meta commands have the same. */
 struct span classic_error_text(const struct reply *reply);
 
-/* Appends the reply. Replies must be rendered in the order of their requests. `request` needs command, op, with, noreply,
- * is_first, is_last and key. In a group the hits are answered and failures are misses, unless every key failed: then the first
+/* Appends the reply. Replies must be rendered in the order of their requests. `request` needs command, op, with, protocol, noreply,
+ * is_first, is_last and key; a meta one is_quiet and echo, too. In a group the hits are answered and failures are misses, unless every key failed: then the first
  * failure is the answer. After ERR_NOMEM a part of the reply may be in `out`: the connection must be closed. */
 enum err classic_render(struct classic *classic, const struct request *request, const struct reply *reply, struct chain *out);
 

@@ -1,34 +1,12 @@
 #include "proxy/protocol/meta.h"
 
 #include "common/config.h"
+#include "proxy/protocol/base64.h"
 #include "proxy/protocol/token.h"
 
 #define REPLY_LINE_MAX 2048  /* of a node; memcached's longest is an error text or a key with its flags, below 1024 */
 #define REQUEST_LINE_MAX 640 /* "mg ", a key of 250 bytes, " ", a length, 13 flags of up to 22 bytes, "\r\n" */
 #define CODE_LEN 2
-
-static const char base64_digits[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
-
-static char *put_base64(char *at, struct span bytes)
-{
-    const unsigned char *p = (const unsigned char *)bytes.data;
-    size_t left = bytes.len;
-    for (; left >= 3; left -= 3, p += 3) {
-        uint32_t bits = (uint32_t)p[0] << 16 | (uint32_t)p[1] << 8 | p[2];
-        *at++ = base64_digits[bits >> 18];
-        *at++ = base64_digits[bits >> 12 & 63];
-        *at++ = base64_digits[bits >> 6 & 63];
-        *at++ = base64_digits[bits & 63];
-    }
-    if (left > 0) {
-        uint32_t bits = (uint32_t)p[0] << 16 | (left == 2 ? (uint32_t)p[1] << 8 : 0);
-        *at++ = base64_digits[bits >> 18];
-        *at++ = base64_digits[bits >> 12 & 63];
-        *at++ = left == 2 ? base64_digits[bits >> 6 & 63] : '=';
-        *at++ = '=';
-    }
-    return at;
-}
 
 /* Copies a key, and says whether all of its bytes are printable or beyond ASCII. */
 static inline bool copy_key(char *at, struct span key)
@@ -56,9 +34,9 @@ static inline bool copy_key(char *at, struct span key)
  * sent. */
 static char *put_odd_key(char *at, struct span key, bool *base64)
 {
-    *base64 = (key.len + 2) / 3 * 4 <= KEY_MAX;
+    *base64 = BASE64_LEN(key.len) <= KEY_MAX;
     if (*base64) {
-        return put_base64(at, key);
+        return base64_put(at, key);
     }
     for (size_t i = 0; i < key.len; i++) {
         if (key.data[i] == ' ' || key.data[i] == '\n' || key.data[i] == '\0') {
@@ -96,10 +74,28 @@ static char *put_wants(char *at, uint32_t with)
     return at;
 }
 
-/* The flags that are not META_WANT_…, in the order of the enum. */
-static char *put_options(char *at, const struct meta_request *request)
+/* t T N R in the client's order. */
+static char *put_ordered(char *at, const struct meta_request *request)
 {
     uint32_t with = request->with;
+    for (size_t i = 0; i < META_ORDER_MAX; i++) {
+        char letter = request->ttl_order[i];
+        if (letter == 't' && with & META_WANT_TTL) {
+            at = put_flag(at, letter);
+        } else if (letter == 'T' && with & META_TTL) {
+            at = token_put_i64(put_flag(at, letter), request->ttl);
+        } else if (letter == 'N' && with & META_VIVIFY) {
+            at = token_put_i64(put_flag(at, letter), request->vivify_ttl);
+        } else if (letter == 'R' && with & META_RECACHE) {
+            at = token_put_i64(put_flag(at, letter), request->recache_ttl);
+        }
+    }
+    return at;
+}
+
+/* Those of `with` that are not META_WANT_…, in the order of the enum. */
+static char *put_options(char *at, uint32_t with, const struct meta_request *request)
+{
     if (with & META_CAS) {
         at = put_flag_u64(at, 'C', request->cas);
     }
@@ -171,7 +167,12 @@ enum err meta_write(struct chain *out, const struct meta_request *request)
     } else if (request->with == (META_WANT_VALUE | META_WANT_FLAGS | META_WANT_CAS)) {
         at = token_put_lit(at, " v f c\r\n");
     } else {
-        at = token_put_lit(put_options(put_wants(at, request->with), request), "\r\n");
+        uint32_t with = request->with;
+        if (unlikely(with & META_ORDERED)) {
+            at = put_ordered(at, request);
+            with &= ~(uint32_t)(META_WANT_TTL | META_TTL | META_VIVIFY | META_RECACHE);
+        }
+        at = token_put_lit(put_options(put_wants(at, with), with, request), "\r\n");
     }
     return chain_commit(out, (size_t)(at - start));
 }
@@ -239,6 +240,11 @@ static enum meta_result parse_status(struct span line, struct meta_reply *out)
         {{'E', 'X'}, META_EX}, {{'M', 'N'}, META_MN}, {{'O', 'K'}, META_OK},
     };
     static const struct span version = SPAN_LIT("VERSION ");
+    if (span_has_prefix(line, SPAN_LIT("ME "))) { /* no flags follow */
+        out->status = META_DEBUG_IS;
+        out->text = line;
+        return META_REPLY;
+    }
     if (line.len == CODE_LEN || (line.len > CODE_LEN && line.data[CODE_LEN] == ' ')) {
         for (size_t i = 0; i < ARRAY_LEN(codes); i++) {
             if (memcmp(line.data, codes[i].code, CODE_LEN) == 0) {
@@ -247,11 +253,6 @@ static enum meta_result parse_status(struct span line, struct meta_reply *out)
             }
         }
         return META_BAD;
-    }
-    if (span_has_prefix(line, SPAN_LIT("ME "))) {
-        out->status = META_DEBUG_IS;
-        out->text = line;
-        return META_REPLY;
     }
     if (span_has_prefix(line, version)) {
         out->status = META_VERSION_IS;

@@ -24,6 +24,7 @@ struct meta_request {
     uint64_t initial;
     uint32_t client_flags;
     char mode;
+    char ttl_order[META_ORDER_MAX]; /* META_ORDERED */
     uint64_t delta;
     size_t value_len; /* META_SET: so many bytes and "\r\n" are to be appended by the caller */
 };

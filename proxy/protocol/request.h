@@ -70,10 +70,14 @@ enum meta_flag {
     META_RECACHE = 1 << 16,     /* R recache_ttl */
     META_INITIAL = 1 << 17,     /* J initial */
     META_NO_BUMP = 1 << 18,     /* u */
+    META_ORDERED = 1 << 19,     /* t T N R stand in another order than META_ORDER_USUAL: ttl_order */
 };
 
+#define META_ORDER_USUAL "tTNR" /* of those flags whose order matters: each sees what those before it did to the entry */
+#define META_ORDER_MAX 4
+
 #define ECHO_LETTERS_MAX 16 /* a flag may stand in a line once, and this many are ever returned */
-#define OPAQUE_MAX 32       /* bytes of a meta opaque, memcached's limit */
+#define OPAQUE_MAX 32       /* bytes of a meta opaque with its letter, memcached's limit */
 
 /* What a codec must remember of a request to render its reply; nobody else looks in here. */
 struct echo {
@@ -109,10 +113,12 @@ struct request {
     uint64_t initial;    /* META_INITIAL */
     int64_t vivify_ttl;  /* META_VIVIFY */
     int64_t recache_ttl; /* META_RECACHE */
+    char ttl_order[META_ORDER_MAX]; /* META_ORDERED: letters, then 0 */
     struct echo echo;
 };
 
 #define REQUEST_CLASSIC_SIZE offsetof(struct request, version)
+#define REQUEST_META_SIZE offsetof(struct request, echo.letters) /* what must be cleared; echo says how much of the rest there is */
 
 /* What a codec says to a client's bytes. */
 enum parse_result {

@@ -120,6 +120,14 @@ bool token_i64(struct span token, int64_t *out)
     return true;
 }
 
+bool token_i32(struct span token, int64_t *out)
+{
+    int64_t value;
+    bool good = token_i64(token, &value);
+    *out = good ? (int32_t)(uint32_t)(uint64_t)value : 0;
+    return good;
+}
+
 bool token_digits(struct span token, uint64_t *out)
 {
     if (likely(number_is_plain(token, out))) {

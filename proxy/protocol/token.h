@@ -78,6 +78,9 @@ size_t token_split(struct span line, struct span *out, size_t max);
 bool token_u64(struct span token, uint64_t *out);
 bool token_i64(struct span token, int64_t *out);
 
+/* A 32-bit number as memcached takes it: it must fit 64 bits, and then loses the upper half. */
+bool token_i32(struct span token, int64_t *out);
+
 /* Plain decimal digits, as a program writes them: 1 to 20 of them and nothing else. */
 bool token_digits(struct span token, uint64_t *out);
 

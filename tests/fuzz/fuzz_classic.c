@@ -46,6 +46,13 @@ static void answer(struct run *run, const struct request *request)
         .flags = (uint32_t)(r >> 8),
         .cas = r >> (r & 63),
         .number = r >> (r & 31),
+        .ttl = (int64_t)(r >> (r & 63)) - 1,
+        .last_access_s = (int64_t)(r & 0xffff),
+        .size = r >> (r & 47),
+        .was_hit = r & 8,
+        .won = r & 16,
+        .wait = r & 32,
+        .stale = r & 64,
         .text = SPAN_LIT("SERVER_ERROR x"),
     };
     if (request->op == OP_GET || request->op == OP_GAT) {
@@ -64,12 +71,41 @@ static void answer(struct run *run, const struct request *request)
     }
 }
 
+static void check_key(const struct request *request)
+{
+    struct span key = request->key;
+    check(key.len <= 250);
+    if (request->protocol == PROTOCOL_META && request->echo.is_base64) {
+        check(key.len > 0 && key.len <= METACMD_KEY_MAX);
+        return;
+    }
+    check(key.len == 0 || memchr(key.data, ' ', key.len) == NULL);
+    check(key.len == 0 || memchr(key.data, '\n', key.len) == NULL);
+    check(key.len == 0 || memchr(key.data, '\0', key.len) == NULL);
+}
+
+/* What only the meta commands have: all of it must be set. */
+static void take_meta(struct run *run, const struct request *request)
+{
+    const struct echo *echo = &request->echo;
+    check(!request->noreply && request->is_first && request->is_last);
+    check((request->key.len > 0) == (request->command != COMMAND_MN));
+    check(request->has_value == (request->command == COMMAND_MS));
+    check(echo->letter_count <= ECHO_LETTERS_MAX && echo->text_len < OPAQUE_MAX);
+    mix_number(run, request->version);
+    mix_number(run, request->initial);
+    mix_number(run, (uint64_t)request->vivify_ttl);
+    mix_number(run, (uint64_t)request->recache_ttl);
+    mix(run, request->ttl_order, META_ORDER_MAX);
+    mix_number(run, (uint64_t)request->is_quiet << 1 | echo->is_base64);
+    mix(run, echo->letters, echo->letter_count);
+    mix(run, echo->text, echo->text_len);
+}
+
 static void take(struct run *run, const struct request *request)
 {
-    check(request->command < COMMAND_COUNT && request->key.len <= 250);
-    check(request->key.len == 0 || memchr(request->key.data, ' ', request->key.len) == NULL);
-    check(request->key.len == 0 || memchr(request->key.data, '\n', request->key.len) == NULL);
-    check(request->key.len == 0 || memchr(request->key.data, '\0', request->key.len) == NULL);
+    check(request->command < COMMAND_COUNT);
+    check_key(request);
     check(request->has_value || request->value_len == 0);
     check(request->value_len <= INT32_MAX - 2);
     mix_number(run, request->command);
@@ -78,7 +114,11 @@ static void take(struct run *run, const struct request *request)
     mix_number(run, request->flags);
     mix_number(run, (uint64_t)request->exptime);
     mix_number(run, request->cas);
+    mix_number(run, request->delta);
     mix_number(run, request->value_len);
+    if (request->protocol == PROTOCOL_META) {
+        take_meta(run, request);
+    }
     mix(run, request->key.data, request->key.len);
     run->skip = request->has_value ? request->value_len + 2 : 0;
     answer(run, request);
@@ -107,6 +147,8 @@ static size_t parse_some(struct run *run, const uint8_t *data, size_t len)
             mix_number(run, result);
             mix(run, error.data, error.len);
             run->closed = result == PARSE_CLOSE;
+            run->skip = run->classic.swallow;
+            run->classic.swallow = 0;
             run->too_long = run->closed && consumed == 0;
         }
         free(copy);

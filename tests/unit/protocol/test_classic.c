@@ -254,7 +254,7 @@ START_TEST(bad_lines)
     check_parse("\r\n\n \r\n", "error[ERROR] error[ERROR] error[ERROR] ");
     check_parse("x\r\nGET a\r\ngett a\r\n\rget a\r\nnoreply\r\n",
                 "error[ERROR] error[ERROR] error[ERROR] error[ERROR] error[ERROR] ");
-    check_parse("mg a v\r\nms a 1\r\nmn\r\nme a\r\n", "error[ERROR] error[ERROR] error[ERROR] error[ERROR] ");
+    check_parse("m\r\nmx a\r\nmgg a\r\n mget a\r\n", "error[ERROR] error[ERROR] error[ERROR] error[ERROR] ");
     check_parse("shutdown\r\n", "error[ERROR: shutdown not enabled] ");
     check_parse("GET / HTTP/1.1\r\nget a\r\n", "close[] ");
     check_parse("get / HTTP/1.1\r\n", "<get(/) get(HTTP/1.1)> ");

@@ -45,6 +45,22 @@ START_TEST(write_commands)
                                       .vivify_ttl = 30,
                                       .version = 123},
                 OK, "mg key v f c t E123 N30\r\n");
+    check_write((struct meta_request){.command = META_GET,
+                                      .key = key,
+                                      .with = META_WANT_VALUE | META_WANT_TTL | META_TTL | META_VIVIFY | META_RECACHE | META_ORDERED |
+                                              META_WANT_HIT | META_NO_BUMP,
+                                      .ttl = 5,
+                                      .vivify_ttl = 30,
+                                      .recache_ttl = -7,
+                                      .ttl_order = "NRtT"},
+                OK, "mg key N30 R-7 t T5 v h u\r\n");
+    check_write((struct meta_request){.command = META_GET,
+                                      .key = key,
+                                      .with = META_WANT_TTL | META_TTL | META_ORDERED,
+                                      .ttl = -1,
+                                      .ttl_order = "Tt"},
+                OK, "mg key T-1 t\r\n");
+    check_write((struct meta_request){.command = META_DEBUG, .key = key}, OK, "me key\r\n");
     check_write((struct meta_request){.command = META_SET, .key = key, .value_len = 0}, OK, "ms key 0\r\n");
     check_write((struct meta_request){.command = META_SET,
                                       .key = key,
@@ -215,7 +231,7 @@ static const struct {
     {"VA 0 f0 c2005 t20 Z X\r\n\r\n", {META_VA, .wait = true, .stale = true, .cas = 2005, .ttl = 20, .value = {"", 0}}},
     {"VA 1 kbnVsACAK b\r\n0\r\n", {META_VA, .ttl = -1, .value_len = 1, .value = {"0", 1}}},
     {"VA 0 s0 kkey O123 f0 t19 c2005 h1 l1 Z X\r\n\r\n",
-     {META_VA, .wait = true, .stale = true, .cas = 2005, .ttl = 19, .value = {"", 0}}},
+     {META_VA, .wait = true, .stale = true, .cas = 2005, .ttl = 19, .was_hit = true, .last_access_s = 1, .value = {"", 0}}},
     {"VA 1 c18446744073709551615 f4294967295\r\nx\r\n",
      {META_VA, .cas = UINT64_MAX, .client_flags = UINT32_MAX, .ttl = -1, .value_len = 1, .value = {"x", 1}}},
     {"VA 1  f3   W \r\nx\r\n", {META_VA, .won = true, .client_flags = 3, .ttl = -1, .value_len = 1, .value = {"x", 1}}},
@@ -229,6 +245,9 @@ static const struct {
     {"NS\r\n", {META_NS, .ttl = -1}},
     {"EX\r\n", {META_EX, .ttl = -1}},
     {"MN\r\n", {META_MN, .ttl = -1}},
+    {"ME a exp=-1 la=1 cas=2 fetch=no cls=1 size=61\r\n",
+     {META_DEBUG_IS, .ttl = -1, .text = {"ME a exp=-1 la=1 cas=2 fetch=no cls=1 size=61", 45}}},
+    {"HD s12 h1 l34\r\n", {META_HD, .ttl = -1, .size = 12, .was_hit = true, .last_access_s = 34}},
     {"OK\r\n", {META_OK, .ttl = -1}},
     {"VERSION 1.6.38\r\n", {META_VERSION_IS, .ttl = -1, .text = {"1.6.38", 6}}},
     {"ERROR\r\n", {META_REFUSED, .ttl = -1, .text = {"ERROR", 5}}},
@@ -245,6 +264,8 @@ START_TEST(parse_replies)
         struct meta_reply got = check_parse(replies[i].reply, strlen(replies[i].reply), META_REPLY);
         ck_assert_msg(got.status == want->status && got.won == want->won && got.wait == want->wait && got.stale == want->stale,
                       "%s", replies[i].reply);
+        ck_assert_msg(got.size == want->size && got.was_hit == want->was_hit && got.last_access_s == want->last_access_s, "%s",
+                      replies[i].reply);
         ck_assert_msg(got.client_flags == want->client_flags && got.cas == want->cas && got.ttl == want->ttl, "%s",
                       replies[i].reply);
         ck_assert_msg(got.value_len == want->value_len && span_eq(got.value, want->value) && span_eq(got.text, want->text), "%s",
