@@ -6,10 +6,12 @@
 #include <unistd.h>
 
 #include "common/clock.h"
+#include "common/credentials.h"
 #include "proxy/admin/http.h"
 #include "proxy/app/worker.h"
 
 #define DRAIN_MS 5000
+#define LOOK_S 2 /* how often the files that may change are looked at */
 #define SPARE_DESCRIPTORS 256
 
 struct app {
@@ -18,7 +20,10 @@ struct app {
     struct metric_registry *registry;
     struct namespaces namespaces;
     struct ketama *ring;
+    struct metrics_baseline *baseline;
+    struct credentials *credentials; /* or NULL */
     struct worker **workers;
+    struct front **fronts; /* the workers' */
     uint32_t worker_count;
     struct loader *loader;
     struct bus *bus;
@@ -139,6 +144,9 @@ static enum err create_workers(struct app *app)
         .metrics = metric_registry_metrics(app->registry),
         .connection_count = &app->connection_count,
         .started_ms = clock_wall_ms(),
+        .baseline = app->baseline,
+        .credentials = app->credentials,
+        .fronts = app->fronts,
     };
     uint32_t id = (uint32_t)config->sidecar_id;
     if (config->sidecar_id < 0 && getrandom(&id, sizeof id, 0) != sizeof id) {
@@ -146,6 +154,7 @@ static enum err create_workers(struct app *app)
     }
     enum err err = OK;
     uint32_t n = config->listen_count;
+    app->workers = xcalloc(config->threads, sizeof(struct worker *));
     int *all = xcalloc((size_t)config->threads * n, sizeof *all);
     for (uint32_t w = 0; w < config->threads; w++) {
         err = open_listeners(app, &all[w * n], w == 0, all);
@@ -154,7 +163,6 @@ static enum err create_workers(struct app *app)
             goto out;
         }
     }
-    app->workers = xcalloc(config->threads, sizeof(struct worker *));
     for (uint32_t w = 0; w < config->threads; w++) {
         err = worker_create(&context, w, id + w, &all[w * n], &app->workers[w]);
         if (err != OK) {
@@ -167,6 +175,46 @@ static enum err create_workers(struct app *app)
 out:
     free(all);
     return err;
+}
+
+/* ---- credentials ---- */
+
+static void tell_credentials(struct app *app)
+{
+    log_info(app->log, "credentials: %s: %u users; every client must authenticate", credentials_path(app->credentials),
+             credentials_count(app->credentials));
+    if (credentials_is_exposed(app->credentials)) {
+        log_warn(app->log, "credentials: %s can be read by everybody on this host (chmod o-r)", credentials_path(app->credentials));
+    }
+}
+
+static enum err open_credentials(struct app *app)
+{
+    struct reason why;
+    if (app->config->credentials_file == NULL) {
+        return OK;
+    }
+    enum err err = credentials_open(app->config->credentials_file, &app->credentials, &why);
+    if (err != OK) {
+        log_error(app->log, "credentials: %s", why.text);
+        return err;
+    }
+    tell_credentials(app);
+    return OK;
+}
+
+/* When told to, or when the file is another one. Clients that are authenticated stay so. */
+static void refresh_credentials(struct app *app, bool is_told)
+{
+    struct reason why;
+    if (app->credentials == NULL || (!is_told && !credentials_is_outdated(app->credentials))) {
+        return;
+    }
+    if (credentials_reload(app->credentials, &why) != OK) {
+        log_error(app->log, "credentials: %s; those that were read before stay in force", why.text);
+        return;
+    }
+    tell_credentials(app);
 }
 
 static enum err start_admin(struct app *app)
@@ -203,7 +251,12 @@ static enum err start(struct app *app)
     if (err != OK) {
         return err;
     }
-    err = create_workers(app);
+    app->baseline = metrics_baseline_create(metrics);
+    app->fronts = xcalloc(config->threads, sizeof(struct front *));
+    err = open_credentials(app);
+    if (err == OK) {
+        err = create_workers(app);
+    }
     if (err != OK) {
         return err;
     }
@@ -242,7 +295,8 @@ static void drain(struct app *app)
     for (uint32_t i = 0; i < app->worker_count; i++) {
         while (!worker_is_drained(app->workers[i]) && clock_mono_us() < deadline_us) {
             struct timespec pause = {.tv_nsec = 5000000};
-            if (sigtimedwait(&app->signals, NULL, &pause) > 0) {
+            int signal = sigtimedwait(&app->signals, NULL, &pause);
+            if (signal == SIGTERM || signal == SIGINT) {
                 log_warn(app->log, "a second signal: not waiting for clients any longer");
                 return;
             }
@@ -260,10 +314,20 @@ static void stop(struct app *app)
         bus_stop(app->bus);
     }
     loader_destroy(&app->loader);
+    bool had_mail; /* a visit of stats_conns.c may be anywhere, and comes home before its home is destroyed */
+    do {
+        had_mail = false;
+        for (uint32_t i = 0; i < app->worker_count; i++) {
+            had_mail = worker_settle(app->workers[i]) || had_mail;
+        }
+    } while (had_mail);
     for (uint32_t i = 0; i < app->worker_count; i++) {
         worker_destroy(&app->workers[i]);
     }
     free(app->workers);
+    free(app->fronts);
+    metrics_baseline_destroy(&app->baseline);
+    credentials_close(&app->credentials);
     bus_destroy(&app->bus);
     ketama_destroy(&app->ring);
     namespaces_deinit(&app->namespaces);
@@ -275,14 +339,16 @@ static void stop(struct app *app)
     }
 }
 
-/* Waits for SIGTERM or SIGINT; the others that are blocked are noted. */
+/* Waits for SIGTERM or SIGINT. At SIGHUP, and from time to time, looks at what may have changed. */
 static int wait_for_signal(struct app *app)
 {
     for (;;) {
-        int signal = 0;
-        if (sigwait(&app->signals, &signal) == 0 && (signal == SIGTERM || signal == SIGINT)) {
+        struct timespec pause = {.tv_sec = LOOK_S};
+        int signal = sigtimedwait(&app->signals, NULL, &pause);
+        if (signal == SIGTERM || signal == SIGINT) {
             return signal;
         }
+        refresh_credentials(app, signal == SIGHUP);
     }
 }
 
@@ -294,10 +360,11 @@ enum err app_run(const struct config *config)
     namespaces_init(&app.namespaces, config);
     /* Before any thread exists, so that all inherit it: signals come to this thread only. */
     signal(SIGPIPE, SIG_IGN);
-    signal(SIGHUP, SIG_IGN);
+    signal(SIGHUP, SIG_DFL); /* nohup's SIG_IGN would keep it from being waited for */
     sigemptyset(&app.signals);
     sigaddset(&app.signals, SIGTERM);
     sigaddset(&app.signals, SIGINT);
+    sigaddset(&app.signals, SIGHUP);
     pthread_sigmask(SIG_BLOCK, &app.signals, NULL);
     enum err err = start(&app);
     if (err == OK) {
