@@ -128,6 +128,7 @@ struct config {
     uint64_t max_value_size;
     uint32_t idle_timeout_ms; /* 0: never */
     uint64_t max_client_buffer;
+    char *credentials_file; /* or NULL: nobody needs to authenticate */
     struct config_pool pool;
     struct config_namespace *namespaces; /* as listed; always contains the default namespace "" */
     uint32_t namespace_count;

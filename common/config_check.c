@@ -1,6 +1,7 @@
 #include "common/config_check.h"
 
 #include "common/config_address.h"
+#include "common/credentials.h"
 
 /* The line of a field, or else that of the element or section it is missing from. */
 static uint32_t line_of(const struct config_read *read, const void *field, const char *key, const void *around, const char *around_key)
@@ -73,6 +74,21 @@ static void check_admin(const struct config *config, const struct config_read *r
             config_problems_add(read->problems, line, "admin.listen: is the same address as listen[%u]", i);
         }
     }
+}
+
+/* The file is read as it will be at the start, so that --check tells what is wrong in it. */
+static void check_credentials(const struct config *config, const struct config_read *read)
+{
+    struct credentials *credentials;
+    struct reason why;
+    if (config->credentials_file == NULL || !is_sound(read, &config->credentials_file, "credentials_file")) {
+        return;
+    }
+    if (credentials_open(config->credentials_file, &credentials, &why) != OK) {
+        config_problems_add(read->problems, line_of(read, &config->credentials_file, "credentials_file", NULL, NULL), "credentials_file: %s",
+                            why.text);
+    }
+    credentials_close(&credentials);
 }
 
 /* ---- pool ---- */
@@ -244,6 +260,7 @@ void config_check(const struct config *config, const struct config_read *read)
     check_listen(config, read);
     check_sizes(config, read);
     check_admin(config, read);
+    check_credentials(config, read);
     check_pool(config, read);
     for (uint32_t i = 0; i < config->namespace_count; i++) {
         check_unique(config, read, i);

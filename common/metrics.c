@@ -101,6 +101,54 @@ uint64_t metrics_sum(struct metrics *m, uint32_t family, uint32_t index)
     return cell_sum(m, m->base[family] + index);
 }
 
+uint64_t metrics_histogram_count(struct metrics *m, uint32_t family, uint32_t index)
+{
+    uint32_t first = m->base[family] + index * (METRIC_BUCKETS + 1);
+    uint64_t total = 0;
+    for (uint32_t b = 0; b < METRIC_BUCKETS; b++) {
+        total += cell_sum(m, first + b);
+    }
+    return total;
+}
+
+uint64_t metrics_histogram_sum_us(struct metrics *m, uint32_t family, uint32_t index)
+{
+    return cell_sum(m, m->base[family] + index * (METRIC_BUCKETS + 1) + METRIC_BUCKETS);
+}
+
+struct metrics_baseline {
+    struct metrics *metrics;
+    _Atomic uint64_t cells[];
+};
+
+struct metrics_baseline *metrics_baseline_create(struct metrics *m)
+{
+    struct metrics_baseline *baseline = xcalloc(1, sizeof *baseline + m->cell_count * sizeof baseline->cells[0]);
+    baseline->metrics = m;
+    return baseline;
+}
+
+void metrics_baseline_destroy(struct metrics_baseline **baseline)
+{
+    free(*baseline);
+    *baseline = NULL;
+}
+
+void metrics_baseline_take(struct metrics_baseline *baseline)
+{
+    for (uint32_t i = 0; i < baseline->metrics->cell_count; i++) {
+        atomic_store_explicit(&baseline->cells[i], cell_sum(baseline->metrics, i), memory_order_relaxed);
+    }
+}
+
+uint64_t metrics_since(const struct metrics_baseline *baseline, uint32_t family, uint32_t index)
+{
+    uint32_t cell = baseline->metrics->base[family] + index;
+    uint64_t now = cell_sum(baseline->metrics, cell);
+    uint64_t then = atomic_load_explicit(&baseline->cells[cell], memory_order_relaxed);
+    return now > then ? now - then : 0; /* the one who took it may have seen what we do not see yet */
+}
+
 /* The largest value that metrics_bucket() puts into this bucket; the last bucket has none. */
 static uint64_t bucket_bound_us(uint32_t bucket)
 {

@@ -90,6 +90,19 @@ static inline void metrics_observe(struct metrics_shard *s, uint32_t family, uin
 /* Sum over all shards of one counter's or gauge's series. */
 uint64_t metrics_sum(struct metrics *m, uint32_t family, uint32_t index);
 
+/* Counts and sums of a histogram's series, over all shards. */
+uint64_t metrics_histogram_count(struct metrics *m, uint32_t family, uint32_t index);
+uint64_t metrics_histogram_sum_us(struct metrics *m, uint32_t family, uint32_t index);
+
+/* What all series were at some moment, so that it can be told what has been counted since; all zero at first. Any thread may take or ask; one
+ * that asks while another takes sees some series from before and some from after. */
+struct metrics_baseline;
+struct metrics_baseline *metrics_baseline_create(struct metrics *m);
+void metrics_baseline_destroy(struct metrics_baseline **baseline);
+void metrics_baseline_take(struct metrics_baseline *baseline);
+/* Of a counter. */
+uint64_t metrics_since(const struct metrics_baseline *baseline, uint32_t family, uint32_t index);
+
 /* The whole registry in the Prometheus text format, version 0.0.4. */
 void metrics_write_prometheus(struct metrics *m, FILE *out);
 

@@ -3,7 +3,7 @@
 #include "common/base.h"
 #include "common/err.h"
 
-enum dim { DIM_NONE = -1, DIM_COMMAND, DIM_NAMESPACE, DIM_NODE, DIM_PEER, DIM_LOAD_RESULT, DIM_QUERY_RESULT, DIM_ERROR, DIM_SOURCE, DIM_HANDSHAKE, DIM_RELOAD, DIMS };
+enum dim { DIM_NONE = -1, DIM_COMMAND, DIM_NAMESPACE, DIM_NODE, DIM_PEER, DIM_LOAD_RESULT, DIM_QUERY_RESULT, DIM_REPLY_RESULT, DIM_AUTH_RESULT, DIM_ERROR, DIM_SOURCE, DIM_HANDSHAKE, DIM_RELOAD, DIMS };
 
 static const struct metric_def defs[METRIC_COUNT] = {
 #define X(name, exported, type, dim1, dim2, help) {exported, help, METRIC_##type, {DIM_##dim1, DIM_##dim2}},
@@ -20,6 +20,29 @@ static const char *const load_results[LOAD_RESULTS] = {
 static const char *const query_results[QUERY_RESULTS] = {
     [QUERY_OK] = "ok",
     [QUERY_FAILED] = "failed",
+};
+
+static const char *const reply_results[REPLY_RESULTS] = {
+    [RESULT_HIT] = "hit",
+    [RESULT_MISS] = "miss",
+    [RESULT_STORED] = "stored",
+    [RESULT_NOT_STORED] = "not_stored",
+    [RESULT_EXISTS] = "exists",
+    [RESULT_NOT_FOUND] = "not_found",
+    [RESULT_DELETED] = "deleted",
+    [RESULT_TOUCHED] = "touched",
+    [RESULT_NUMBER] = "number",
+    [RESULT_OK] = "ok",
+    [RESULT_TOO_LARGE] = "too_large",
+    [RESULT_NO_MEMORY] = "no_memory",
+    [RESULT_REFUSED] = "refused",
+    [RESULT_ERROR] = "error",
+};
+
+static const char *const auth_results[AUTH_RESULTS] = {
+    [AUTH_GRANTED] = "granted",
+    [AUTH_DENIED] = "denied",
+    [AUTH_MALFORMED] = "malformed",
 };
 
 static const char *const sources[SOURCES] = {
@@ -83,6 +106,8 @@ struct metric_registry *metric_registry_create(const struct config *config, cons
     r->dims[DIM_PEER] = (struct metric_dim){"peer", r->peers, peer_count};
     r->dims[DIM_LOAD_RESULT] = (struct metric_dim){"result", load_results, LOAD_RESULTS};
     r->dims[DIM_QUERY_RESULT] = (struct metric_dim){"result", query_results, QUERY_RESULTS};
+    r->dims[DIM_REPLY_RESULT] = (struct metric_dim){"result", reply_results, REPLY_RESULTS};
+    r->dims[DIM_AUTH_RESULT] = (struct metric_dim){"result", auth_results, AUTH_RESULTS};
     r->dims[DIM_ERROR] = (struct metric_dim){"error", errors, ERR_COUNT};
     r->dims[DIM_SOURCE] = (struct metric_dim){"source", sources, SOURCES};
     r->dims[DIM_HANDSHAKE] = (struct metric_dim){"result", handshakes, HANDSHAKE_RESULTS};

@@ -17,6 +17,24 @@ enum metric {
 
 enum load_result { LOAD_FOUND, LOAD_ABSENT, LOAD_FAILED, LOAD_RESULTS };
 enum query_result { QUERY_OK, QUERY_FAILED, QUERY_RESULTS };
+enum reply_result {
+    RESULT_HIT,
+    RESULT_MISS,
+    RESULT_STORED,
+    RESULT_NOT_STORED,
+    RESULT_EXISTS,
+    RESULT_NOT_FOUND,
+    RESULT_DELETED,
+    RESULT_TOUCHED,
+    RESULT_NUMBER,
+    RESULT_OK,
+    RESULT_TOO_LARGE,
+    RESULT_NO_MEMORY,
+    RESULT_REFUSED, /* the client's fault */
+    RESULT_ERROR,
+    REPLY_RESULTS
+};
+enum auth_result { AUTH_GRANTED, AUTH_DENIED, AUTH_MALFORMED, AUTH_RESULTS };
 enum error_source { SOURCE_CLIENT, SOURCE_NODE, SOURCE_DATABASE, SOURCE_BUS, SOURCE_CLOCK, SOURCES };
 
 enum handshake_result {

@@ -6,6 +6,7 @@
 #include <unistd.h>
 
 #include "common/clock.h"
+#include "common/credentials.h"
 #include "proxy/admin/http.h"
 #include "proxy/app/worker.h"
 #include "proxy/net/tls.h"
@@ -22,7 +23,10 @@ struct app {
     struct ketama *ring;
     struct tls *tls; /* or NULL */
     struct metrics_shard *shard; /* the main thread's */
+    struct metrics_baseline *baseline;
+    struct credentials *credentials; /* or NULL */
     struct worker **workers;
+    struct front **fronts; /* the workers' */
     uint32_t worker_count;
     struct loader *loader;
     struct bus *bus;
@@ -144,6 +148,9 @@ static enum err create_workers(struct app *app)
         .tls = app->tls,
         .connection_count = &app->connection_count,
         .started_ms = clock_wall_ms(),
+        .baseline = app->baseline,
+        .credentials = app->credentials,
+        .fronts = app->fronts,
     };
     uint32_t id = (uint32_t)config->sidecar_id;
     if (config->sidecar_id < 0 && getrandom(&id, sizeof id, 0) != sizeof id) {
@@ -151,6 +158,7 @@ static enum err create_workers(struct app *app)
     }
     enum err err = OK;
     uint32_t n = config->listen_count;
+    app->workers = xcalloc(config->threads, sizeof(struct worker *));
     int *all = xcalloc((size_t)config->threads * n, sizeof *all);
     for (uint32_t w = 0; w < config->threads; w++) {
         err = open_listeners(app, &all[w * n], w == 0, all);
@@ -159,7 +167,6 @@ static enum err create_workers(struct app *app)
             goto out;
         }
     }
-    app->workers = xcalloc(config->threads, sizeof(struct worker *));
     for (uint32_t w = 0; w < config->threads; w++) {
         err = worker_create(&context, w, id + w, &all[w * n], &app->workers[w]);
         if (err != OK) {
@@ -172,6 +179,46 @@ static enum err create_workers(struct app *app)
 out:
     free(all);
     return err;
+}
+
+/* ---- credentials ---- */
+
+static void tell_credentials(struct app *app)
+{
+    log_info(app->log, "credentials: %s: %u users; every client must authenticate", credentials_path(app->credentials),
+             credentials_count(app->credentials));
+    if (credentials_is_exposed(app->credentials)) {
+        log_warn(app->log, "credentials: %s can be read by everybody on this host (chmod o-r)", credentials_path(app->credentials));
+    }
+}
+
+static enum err open_credentials(struct app *app)
+{
+    struct reason why;
+    if (app->config->credentials_file == NULL) {
+        return OK;
+    }
+    enum err err = credentials_open(app->config->credentials_file, &app->credentials, &why);
+    if (err != OK) {
+        log_error(app->log, "credentials: %s", why.text);
+        return err;
+    }
+    tell_credentials(app);
+    return OK;
+}
+
+/* When told to, or when the file is another one. Clients that are authenticated stay so. */
+static void refresh_credentials(struct app *app, bool is_told)
+{
+    struct reason why;
+    if (app->credentials == NULL || (!is_told && !credentials_is_outdated(app->credentials))) {
+        return;
+    }
+    if (credentials_reload(app->credentials, &why) != OK) {
+        log_error(app->log, "credentials: %s; those that were read before stay in force", why.text);
+        return;
+    }
+    tell_credentials(app);
 }
 
 static enum err start_admin(struct app *app)
@@ -230,7 +277,12 @@ static enum err start(struct app *app)
     if (err != OK) {
         return err;
     }
-    err = create_workers(app);
+    app->baseline = metrics_baseline_create(metrics);
+    app->fronts = xcalloc(config->threads, sizeof(struct front *));
+    err = open_credentials(app);
+    if (err == OK) {
+        err = create_workers(app);
+    }
     if (err != OK) {
         return err;
     }
@@ -288,10 +340,20 @@ static void stop(struct app *app)
         bus_stop(app->bus);
     }
     loader_destroy(&app->loader);
+    bool had_mail; /* a visit of stats_conns.c may be anywhere, and comes home before its home is destroyed */
+    do {
+        had_mail = false;
+        for (uint32_t i = 0; i < app->worker_count; i++) {
+            had_mail = worker_settle(app->workers[i]) || had_mail;
+        }
+    } while (had_mail);
     for (uint32_t i = 0; i < app->worker_count; i++) {
         worker_destroy(&app->workers[i]);
     }
     free(app->workers);
+    free(app->fronts);
+    metrics_baseline_destroy(&app->baseline);
+    credentials_close(&app->credentials);
     bus_destroy(&app->bus);
     tls_destroy(&app->tls);
     ketama_destroy(&app->ring);
@@ -325,10 +387,11 @@ static int wait_for_signal(struct app *app)
 {
     struct timespec pause = {.tv_sec = LOOK_MS / 1000, .tv_nsec = LOOK_MS % 1000 * 1000000L};
     for (;;) {
-        int signal = app->tls != NULL ? sigtimedwait(&app->signals, NULL, &pause) : sigwaitinfo(&app->signals, NULL);
+        int signal = sigtimedwait(&app->signals, NULL, &pause);
         if (signal == SIGTERM || signal == SIGINT) {
             return signal;
         }
+        refresh_credentials(app, signal == SIGHUP);
         if (signal == SIGHUP && app->tls != NULL) {
             reload_tls(app, "SIGHUP");
         } else if (app->tls != NULL && tls_has_changed(app->tls)) {

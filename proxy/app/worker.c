@@ -133,7 +133,12 @@ enum err worker_create(const struct worker_context *context, uint32_t index, uin
         .shard = shard,
         .connection_count = context->connection_count,
         .started_ms = context->started_ms,
+        .baseline = context->baseline,
+        .credentials = context->credentials,
+        .fronts = context->fronts,
+        .front_count = config->threads,
     };
+    context->fronts[index] = &w->front;
     front_init(&w->front);
     timer_init(&w->ready_timer, &w->loop, listen_when_ready);
     timer_init(&w->drain_timer, &w->loop, look_for_end);
@@ -182,14 +187,19 @@ void worker_stop(struct worker *w)
     }
 }
 
+bool worker_settle(struct worker *w)
+{
+    w->cache.is_stopping = true;
+    return mailbox_drain(&w->loop.mailbox, w) > 0;
+}
+
 void worker_destroy(struct worker **worker)
 {
     struct worker *w = *worker;
     if (w == NULL) {
         return;
     }
-    w->cache.is_stopping = true;
-    mailbox_drain(&w->loop.mailbox, w); /* what loader and bus have sent since the thread ended */
+    worker_settle(w); /* what loader and bus have sent since the thread ended */
     close_listeners(w);
     timer_stop(&w->ready_timer);
     timer_stop(&w->drain_timer);

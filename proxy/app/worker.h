@@ -19,6 +19,9 @@ struct worker_context {
     struct tls *tls; /* or NULL */
     _Atomic uint32_t *connection_count;
     uint64_t started_ms;
+    struct metrics_baseline *baseline;
+    struct credentials *credentials; /* or NULL */
+    struct front **fronts;           /* each worker puts its own in here when it is created */
 };
 
 struct worker;
@@ -35,6 +38,8 @@ void worker_apply(struct worker *worker, struct delivery *delivery);
 void worker_drain(struct worker *worker); /* no new clients; those that are there are answered and closed */
 bool worker_is_drained(struct worker *worker);
 void worker_stop(struct worker *worker); /* ends the thread */
+/* After all threads have ended: delivers what they had sent each other; false when there was nothing. */
+bool worker_settle(struct worker *worker);
 /* After the loader and the bus have stopped: ends what is still under way. */
 void worker_destroy(struct worker **worker);
 

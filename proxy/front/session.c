@@ -5,7 +5,9 @@
 #include <unistd.h>
 
 #include "common/clock.h"
+#include "proxy/front/auth.h"
 #include "proxy/front/stats.h"
+#include "proxy/net/peer.h"
 #include "proxy/net/stream.h"
 #include "proxy/protocol/codec.h"
 
@@ -23,6 +25,7 @@ struct session {
     struct front *front;
     struct list link;
     struct codec codec;
+    struct auth auth;
     struct list queue; /* operations in the order of their requests */
     uint32_t queued;
     struct operation *storing; /* its value has not come yet */
@@ -120,6 +123,7 @@ static void render_ready(struct session *s)
         }
         if (likely(op->request.command < COMMAND_COUNT)) {
             metrics_observe(front->shard, METRIC_CLIENT_SECONDS, op->request.command, front->loop->now_us - op->started_us);
+            stats_count_reply(front->shard, op->request.command, op->reply.status);
         }
         unlink_operation(s, op);
     }
@@ -134,7 +138,8 @@ static void render_ready(struct session *s)
 
 static bool is_too_large(const struct session *s, const struct request *request)
 {
-    return request->has_value && request->value_len > s->front->config->max_value_size;
+    uint64_t max = likely(request->op != OP_AUTH) ? s->front->config->max_value_size : AUTH_VALUE_MAX;
+    return request->has_value && request->value_len > max;
 }
 
 static void on_operation_done(struct operation *op)
@@ -145,7 +150,7 @@ static void on_operation_done(struct operation *op)
         return;
     }
     op->is_done = true;
-    if (unlikely(is_too_large(s, &op->request))) { /* what was done was to drop the old value, see refuse_large() */
+    if (unlikely(is_too_large(s, &op->request)) && op->request.op != OP_AUTH) { /* what was done was to drop the old value, see refuse_large() */
         op->reply.status = REPLY_TOO_LARGE;
     }
     if (unlikely(op->is_exclusive)) {
@@ -176,11 +181,16 @@ static struct operation *enqueue(struct session *s, const struct request *reques
     return op;
 }
 
-/* A reply that needs no cache, in its place among the others. */
-static void answer(struct session *s, struct operation *op, enum reply_status status, struct span text)
+static void count_request(struct session *s, const struct operation *op)
 {
     metrics_add(s->front->shard, METRIC_REQUESTS, metric_index2(op->request.command, s->front->config->namespace_count, op->namespace->index),
                 1);
+}
+
+/* A reply that needs no cache, in its place among the others. */
+static void answer(struct session *s, struct operation *op, enum reply_status status, struct span text)
+{
+    count_request(s, op);
     op->reply.text = text;
     operation_done(op, status);
 }
@@ -193,19 +203,42 @@ static void answer_error(struct session *s, const struct request *request, struc
     operation_done(op, REPLY_ERROR);
 }
 
-static void answer_stats(struct session *s, struct operation *op)
+/* sasl_auth, and ASCII authentication's `set`; without credentials there is no such command. */
+static void answer_auth(struct session *s, struct operation *op)
 {
-    if (span_eq(op->request.key, SPAN_LIT("reset"))) {
-        answer(s, op, REPLY_ERROR, SPAN_LIT("RESET")); /* accepted; counters only ever grow, as Prometheus wants them */
+    struct front *front = s->front;
+    if (front->credentials == NULL) {
+        answer(s, op, REPLY_UNKNOWN, (struct span){NULL, 0});
         return;
     }
-    size_t len = 0;
-    op->text = stats_text(s->front, op->request.key, &len);
-    if (op->text == NULL) {
-        answer(s, op, REPLY_ERROR, SPAN_LIT("ERROR"));
-        return;
+    struct auth_answer result = auth_check(&s->auth, front->credentials, &op->request, op->value);
+    metrics_add(front->shard, METRIC_AUTHENTICATIONS, result.result, 1);
+    if (s->auth.is_needed) {
+        char address[PEER_TEXT_SIZE];
+        log_warn(front->log, "front: %s: authentication failed", peer_text(s->stream.fd, address));
+        s->is_finishing = s->is_finishing || auth_is_exhausted(&s->auth);
     }
-    answer(s, op, REPLY_STATS, span_of(op->text, len));
+    answer(s, op, result.status, result.text);
+}
+
+/* The binary protocol's answer to anything that needs authentication; the connection ends with it. */
+static void refuse_unauthenticated(struct session *s, struct operation *op)
+{
+    count_client_error(s, ERR_INVALID);
+    s->is_finishing = true;
+    op->request.noreply = false;
+    op->request.is_quiet = false;
+    op->request.is_last = true; /* whatever was to follow will not */
+    answer(s, op, REPLY_UNAUTHENTICATED, (struct span){NULL, 0});
+}
+
+/* What has not ended at once holds up the client's next request, if it takes several steps. */
+static void block_behind(struct session *s, struct operation *op)
+{
+    /* Still at the end of the queue, so it is not done, and may be looked at. */
+    if (s->queue.prev == &op->link && op->is_exclusive && !op->is_done) {
+        s->is_blocked = true;
+    }
 }
 
 static void dispatch(struct session *s, struct operation *op)
@@ -218,7 +251,9 @@ static void dispatch(struct session *s, struct operation *op)
         answer(s, op, REPLY_OK, (struct span){NULL, 0});
         return;
     case OP_STATS:
-        answer_stats(s, op);
+        count_request(s, op);
+        stats_start(s->front, op);
+        block_behind(s, op);
         return;
     case OP_QUIT:
         s->is_finishing = true;
@@ -227,24 +262,24 @@ static void dispatch(struct session *s, struct operation *op)
     case OP_NOOP:
         answer(s, op, REPLY_NOOP, (struct span){NULL, 0});
         return;
-    case OP_SASL_LIST:
     case OP_AUTH:
+        answer_auth(s, op);
+        return;
+    case OP_SASL_LIST:
+        answer(s, op, s->front->credentials != NULL ? REPLY_AUTH : REPLY_UNKNOWN, SPAN_LIT("PLAIN"));
+        return;
     case OP_NONE:
         answer(s, op, REPLY_UNKNOWN, (struct span){NULL, 0});
         return;
     case OP_FLUSH_ALL:
-        metrics_add(s->front->shard, METRIC_REQUESTS,
-                    metric_index2(op->request.command, s->front->config->namespace_count, op->namespace->index), 1);
+        count_request(s, op);
         break;
     default:
         operation_locate(&op, 1);
         break;
     }
     cache_handle(op);
-    /* Still at the end of the queue, so it is not done, and may be looked at. */
-    if (s->queue.prev == &op->link && op->is_exclusive && !op->is_done) {
-        s->is_blocked = true;
-    }
+    block_behind(s, op);
 }
 
 /* Starts the GETs that have been collected. */
@@ -284,8 +319,8 @@ static void refuse_large(struct session *s, struct operation *op)
     count_client_error(s, ERR_TOO_LARGE);
     s->swallow = op->request.value_len + op->request.value_tail;
     bool is_meta = op->request.protocol == PROTOCOL_META; /* ms does so in every mode, and whatever its flags say */
-    if (op->request.op == OP_SET || is_meta) {
-        op->request.op = OP_DELETE;
+    if (op->request.op == OP_SET || op->request.op == OP_AUTH || is_meta) {
+        op->request.op = op->request.op == OP_AUTH ? OP_AUTH : OP_DELETE;
         op->request.with = is_meta ? 0 : op->request.with;
         dispatch_batch(s->front);
         dispatch(s, op);
@@ -306,7 +341,8 @@ static bool take_value(struct session *s)
     }
     s->stream.need = 0;
     s->storing = NULL;
-    if (op->request.value_tail > 0 && memcmp(input.data + op->request.value_len, CLASSIC_VALUE_END, op->request.value_tail) != 0) {
+    if (op->request.value_tail > 0 && likely(op->request.op != OP_AUTH) &&
+        memcmp(input.data + op->request.value_len, CLASSIC_VALUE_END, op->request.value_tail) != 0) {
         stream_consume(&s->stream, wanted);
         count_client_error(s, ERR_INVALID);
         operation_done(op, REPLY_BAD_CHUNK);
@@ -327,12 +363,18 @@ static bool take_request(struct session *s)
     struct request request;
     struct span error = {NULL, 0};
     size_t consumed = 0;
-    enum parse_result result = codec_parse(&s->codec, input.data, input.len, &consumed, &request, &error);
+    enum parse_result result = likely(!s->auth.is_needed)
+                                   ? codec_parse(&s->codec, input.data, input.len, &consumed, &request, &error)
+                                   : auth_parse(&s->codec, input.data, input.len, &consumed, &request, &error);
     struct operation *op;
     switch (result) {
     case PARSE_REQUEST:
         op = enqueue(s, &request);
         stream_consume(&s->stream, consumed);
+        if (unlikely(!auth_allows(&s->auth, &request))) {
+            refuse_unauthenticated(s, op);
+            return false;
+        }
         if (likely(!request.has_value)) {
             collect_or_dispatch(s, op);
         } else if (is_too_large(s, &request)) {
@@ -514,6 +556,7 @@ void session_accept(void *ctx, int fd, const struct config_listen *listen)
     s->active_us = front->loop->now_us;
     list_init(&s->queue);
     codec_init(&s->codec);
+    s->auth.is_needed = front->credentials != NULL;
     list_push_back(&front->sessions, &s->link);
     front->session_count++;
     metrics_set(front->shard, METRIC_CONNECTIONS, 0, front->session_count);
@@ -539,6 +582,35 @@ static void on_idle_look(struct timer *timer)
         }
     }
     timer_start(timer, IDLE_LOOK_US);
+}
+
+static const char *state_of(const struct session *s)
+{
+    if (s->is_finishing) {
+        return "conn_closing";
+    }
+    if (s->storing != NULL || s->swallow > 0) {
+        return s->storing != NULL ? "conn_nread" : "conn_swallow";
+    }
+    if (s->queued > 0) {
+        return "conn_io_queue";
+    }
+    return s->stream.out.count > 0 ? "conn_mwrite" : "conn_read";
+}
+
+void front_list(const struct front *front, void (*each)(void *ctx, const struct session_info *info), void *ctx)
+{
+    uint64_t now_us = clock_mono_us();
+    for (const struct list *it = front->sessions.next; it != &front->sessions; it = it->next) {
+        const struct session *s = list_entry(it, struct session, link);
+        struct session_info info = {
+            .fd = s->stream.fd,
+            .state = state_of(s),
+            .protocol = s->codec.is_binary ? "binary" : "ascii",
+            .idle_us = now_us > s->active_us ? now_us - s->active_us : 0,
+        };
+        each(ctx, &info);
+    }
 }
 
 void front_init(struct front *front)

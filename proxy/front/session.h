@@ -13,6 +13,7 @@
 
 #include <stdatomic.h>
 
+#include "common/credentials.h"
 #include "proxy/cache/cache.h"
 
 /* What all sessions of a worker share. */
@@ -23,6 +24,10 @@ struct front {
     struct log *log;
     struct metrics *metrics; /* the sums, for stats */
     struct metrics_shard *shard;
+    struct metrics_baseline *baseline; /* of the last `stats reset`; shared */
+    struct credentials *credentials;   /* NULL: nobody needs to authenticate; shared */
+    struct front *const *fronts;       /* of all workers, for `stats conns` */
+    uint32_t front_count;
     struct list sessions;
     uint64_t session_count;
     _Atomic uint32_t *connection_count; /* of all workers, for max_connections */
@@ -38,6 +43,17 @@ void front_init(struct front *front);
 /* Sessions without anything under way are closed, the others as soon as they have been answered. */
 void front_drain(struct front *front);
 void front_deinit(struct front *front); /* closes what is left */
+
+/* What there is to say of a client. */
+struct session_info {
+    int fd;
+    const char *state; /* in memcached's words */
+    const char *protocol;
+    uint64_t idle_us; /* since it last sent anything */
+};
+
+/* Calls each() for every client of this worker. */
+void front_list(const struct front *front, void (*each)(void *ctx, const struct session_info *info), void *ctx);
 
 /* Takes an accepted socket over. */
 void session_accept(void *front, int fd, const struct config_listen *listen);

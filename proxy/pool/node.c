@@ -5,6 +5,7 @@
 #include "proxy/pool/slots.h"
 
 #define TICK_US 20000
+#define NODE_VERSION_SIZE 48
 #define GREETING "version\r\n"
 #define VERSIONS_SINCE 10628 /* memcached 1.6.28 takes the CAS from us */
 #define OUTPUT_MAX (64U << 20) /* bytes not yet written to one node; beyond: ERR_OVERLOAD */
@@ -33,6 +34,7 @@ struct node {
     uint32_t index;
     bool is_stopping;
     uint64_t random; /* for jitter */
+    char version[NODE_VERSION_SIZE];
     uint32_t up_count;
     uint32_t connection_count;
     struct connection connections[];
@@ -54,6 +56,11 @@ bool node_is_up(const struct node *node)
 bool node_has_versions(const struct node *node)
 {
     return node->connections[0].has_versions;
+}
+
+const char *node_version(const struct node *node)
+{
+    return node->version;
 }
 
 bool node_was_tried(const struct node *node)
@@ -212,6 +219,7 @@ static void on_greeted(struct connection *c, const struct meta_reply *reply)
         stream_close(&c->stream, ERR_UNSUPPORTED);
         return;
     }
+    snprintf(node->version, sizeof node->version, "%.*s", SPAN_FMT(reply->text));
     c->has_versions = is_new && mode != VERSIONS_OFF;
     c->state = UP;
     c->was_tried = true;

@@ -53,6 +53,8 @@ const char *node_name(const struct node *node);
 bool node_is_up(const struct node *node);
 /* Whether this memcached lets us choose the CAS (≥ 1.6.28); false while it is not up. */
 bool node_has_versions(const struct node *node);
+/* What this memcached called itself when it was last connected to; "" before. */
+const char *node_version(const struct node *node);
 /* Every connection has been tried at least once: nothing is gained by waiting for it any longer. */
 bool node_was_tried(const struct node *node);
 

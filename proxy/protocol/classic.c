@@ -234,6 +234,18 @@ static enum parse_result parse_verbosity(struct parse *parse)
     return PARSE_REQUEST;
 }
 
+/* As the binary protocol has it, in one piece. */
+static struct span stats_detail(struct span what)
+{
+    static const struct span known[] = {SPAN_LIT("detail on"), SPAN_LIT("detail off"), SPAN_LIT("detail dump")};
+    for (size_t i = 0; i < ARRAY_LEN(known); i++) {
+        if (token_is(what, span_of(known[i].data + 7, known[i].len - 7))) {
+            return known[i];
+        }
+    }
+    return SPAN_LIT("detail");
+}
+
 /* stats [WHAT …] */
 static enum parse_result parse_stats(struct parse *parse)
 {
@@ -242,6 +254,9 @@ static enum parse_result parse_stats(struct parse *parse)
             return refuse(parse, word_error);
         }
         parse->out->key = parse->tokens[1];
+        if (token_is(parse->tokens[1], SPAN_LIT("detail")) && parse->count > 2) { /* the only one whose argument counts */
+            parse->out->key = stats_detail(parse->tokens[2]);
+        }
     }
     return PARSE_REQUEST;
 }

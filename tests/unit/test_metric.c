@@ -39,6 +39,8 @@ START_TEST(test_labels)
     metrics_add(s, METRIC_REQUESTS, metric_index2(1, 2, 1), 5);
     metrics_add(s, METRIC_HITS, 1, 6);
     metrics_add(s, METRIC_LOADS, metric_index2(1, LOAD_RESULTS, LOAD_ABSENT), 7);
+    metrics_add(s, METRIC_REPLIES, metric_index2(1, REPLY_RESULTS, RESULT_NOT_STORED), 3);
+    metrics_add(s, METRIC_AUTHENTICATIONS, AUTH_DENIED, 4);
     metrics_add(s, METRIC_NODE_ERRORS, metric_index2(1, ERR_COUNT, ERR_TIMEOUT), 8);
     metrics_add(s, METRIC_ERRORS, metric_index2(SOURCE_BUS, ERR_COUNT, ERR_STOPPING), 9);
     metrics_set(s, METRIC_BUS_CONNECTED, 2, 1);
@@ -49,6 +51,8 @@ START_TEST(test_labels)
     assert_line(text, "outrigger_hits_total{namespace=\"default\"} 0");
     assert_line(text, "outrigger_hits_total{namespace=\"package\"} 6");
     assert_line(text, "outrigger_loads_total{namespace=\"package\",result=\"absent\"} 7");
+    assert_line(text, "outrigger_replies_total{command=\"set\",result=\"not_stored\"} 3");
+    assert_line(text, "outrigger_authentications_total{result=\"denied\"} 4");
     assert_line(text, "outrigger_node_errors_total{node=\"unix:/run/\\\"m\\\".sock\",error=\"timeout\"} 8");
     assert_line(text, "outrigger_errors_total{source=\"bus\",error=\"stopping\"} 9");
     assert_line(text, "outrigger_bus_connected{peer=\"west\"} 0");

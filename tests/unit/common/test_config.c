@@ -380,6 +380,29 @@ START_TEST(environment)
 }
 END_TEST
 
+/* What is wrong in it is told with its own line, and nothing that stands in it. */
+START_TEST(credentials_file)
+{
+    char path[] = "/tmp/outrigger-users-XXXXXX";
+    char text[128], expected[256];
+    int fd = mkstemp(path);
+    ck_assert_int_ge(fd, 0);
+    ck_assert_int_eq(write(fd, "ann:secret\n", 11), 11);
+    snprintf(text, sizeof text, POOL "credentials_file: %s\n", path);
+    struct config *c = good(text);
+    ck_assert_str_eq(c->credentials_file, path);
+    config_destroy(&c);
+    ck_assert_int_eq(write(fd, "bob\n", 4), 4);
+    snprintf(expected, sizeof expected, "f:2: credentials_file: %s:2: has no \":\"; every line is user:password\n", path);
+    bad(text, expected);
+    close(fd);
+    unlink(path);
+    snprintf(expected, sizeof expected, "f:2: credentials_file: can not read \"%s\": No such file or directory\n", path);
+    bad(text, expected);
+    bad(POOL "credentials_file: /tmp\n", "f:2: credentials_file: /tmp is not a regular file\n");
+}
+END_TEST
+
 START_TEST(password_file)
 {
     char dir[] = "/tmp/outrigger-test-XXXXXX";
@@ -845,6 +868,7 @@ int main(void)
     tcase_add_test(well, every_option_of_a_namespace);
     tcase_add_test(well, every_option_of_database_and_bus);
     tcase_add_test(well, environment);
+    tcase_add_test(well, credentials_file);
     tcase_add_test(well, password_file);
     suite_add_tcase(suite, well);
     TCase *not_well = tcase_create("not well");

@@ -232,6 +232,44 @@ START_TEST(test_threads)
 }
 END_TEST
 
+START_TEST(test_baseline)
+{
+    struct metrics *m = registry();
+    struct metrics_shard *a = metrics_shard_create(m);
+    struct metrics_shard *b = metrics_shard_create(m);
+    struct metrics_baseline *baseline = metrics_baseline_create(m);
+    metrics_add(a, WIDE, 4, 3);
+    metrics_add(b, WIDE, 4, 5);
+    ck_assert_uint_eq(metrics_since(baseline, WIDE, 4), 8);
+    metrics_baseline_take(baseline);
+    ck_assert_uint_eq(metrics_since(baseline, WIDE, 4), 0);
+    metrics_add(b, WIDE, 4, 2);
+    metrics_add(b, WIDE, 5, 1);
+    ck_assert_uint_eq(metrics_since(baseline, WIDE, 4), 2);
+    ck_assert_uint_eq(metrics_since(baseline, WIDE, 5), 1);
+    ck_assert_uint_eq(metrics_sum(m, WIDE, 4), 10);
+    metrics_baseline_destroy(&baseline);
+    ck_assert_ptr_null(baseline);
+    metrics_destroy(&m);
+}
+END_TEST
+
+START_TEST(test_histogram_sums)
+{
+    struct metrics *m = registry();
+    struct metrics_shard *a = metrics_shard_create(m);
+    struct metrics_shard *b = metrics_shard_create(m);
+    metrics_observe(a, SECONDS, 1, 10);
+    metrics_observe(b, SECONDS, 1, 5000000);
+    metrics_observe(b, SECONDS, 0, 7);
+    ck_assert_uint_eq(metrics_histogram_count(m, SECONDS, 1), 2);
+    ck_assert_uint_eq(metrics_histogram_sum_us(m, SECONDS, 1), 5000010);
+    ck_assert_uint_eq(metrics_histogram_count(m, SECONDS, 0), 1);
+    ck_assert_uint_eq(metrics_histogram_count(m, PLAIN_SECONDS, 0), 0);
+    metrics_destroy(&m);
+}
+END_TEST
+
 int main(void)
 {
     TCase *tests = tcase_create("metrics");
@@ -240,6 +278,8 @@ int main(void)
     tcase_add_test(tests, test_printed_bounds);
     tcase_add_test(tests, test_page);
     tcase_add_test(tests, test_labels_are_utf8);
+    tcase_add_test(tests, test_baseline);
+    tcase_add_test(tests, test_histogram_sums);
     tcase_add_test(tests, test_threads);
     Suite *suite = suite_create("metrics");
     suite_add_tcase(suite, tests);

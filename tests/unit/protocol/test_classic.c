@@ -244,7 +244,8 @@ START_TEST(commands_without_a_key)
     check_parse("verbosity\r\nverbosity x\r\nverbosity noreply\r\nverbosity 1 2 3\r\n",
                 "error[ERROR] " BAD_FORMAT "error[] error[ERROR] ");
     check_parse("version\r\nversion a b c noreply\r\nquit\r\nquit x\r\n", "<version()> <version()> <quit()> <quit()> ");
-    check_parse("stats\r\nstats items\r\nstats detail on\r\n", "<stats()> <stats(items)> <stats(detail)> ");
+    check_parse("stats\r\nstats items\r\nstats detail  on\r\nstats detail one\r\nstats detail\r\nstats items on\r\n",
+                "<stats()> <stats(items)> <stats(detail on)> <stats(detail)> <stats(detail)> <stats(items)> ");
     check_parse("stats " K250 "k\r\n", "error[ERROR] ");
 }
 END_TEST
