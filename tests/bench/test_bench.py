@@ -531,16 +531,35 @@ def test_order_alternates():
 def results(cpu_ratio, rps_ratio, added):
     closed = {"direct": [run_of(1000, 1, 10)] * 3, "twemproxy": [run_of(100, 10, 50)] * 3,
               "outrigger": [run_of(100 * rps_ratio, 10 * cpu_ratio, 10 + added)] * 3}
-    through = {"aside": closed["twemproxy"], "through": [run_of(95, 10.5)] * 3}
-    return {w.name: {"name": w.name, "node": w.node, "rate": 50, "closed": closed if w.peers == workloads.PEERS else through,
-                     "open": closed if w.peers == workloads.PEERS else through} for w in workloads.WORKLOADS}
+    runs = {workloads.PEERS: closed,
+            workloads.NAMESPACES: {"aside": closed["twemproxy"], "through": [run_of(95, 10.5)] * 3},
+            workloads.BY_PROTOCOL: {"direct-classic": [run_of(900, 4)] * 3, "direct-meta": [run_of(800, 5)] * 3,
+                                    "direct-binary": [run_of(700, 3)] * 3, "classic": [run_of(600, 8)] * 3,
+                                    "meta": [run_of(500, 10)] * 3, "binary": [run_of(400, 6)] * 3},
+            workloads.BESIDE_LARGE: {"direct-alone": [run_of(50, 1, 10)] * 3, "direct-beside": [run_of(50, 1, 30)] * 3,
+                                     "alone": [run_of(50, 1, 20)] * 3, "beside": [run_of(50, 1, 25)] * 3}}
+    return {w.name: {"name": w.name, "node": w.node, "rate": 50, "closed": {} if w.rate else runs[w.peers], "open": runs[w.peers]}
+            for w in workloads.WORKLOADS}
 
 
 def test_targets():
-    assert all(v.reached for v in targets.verdicts(results(0.3, 3, 40)))
-    missed = [v.what for v in targets.verdicts(results(0.9, 1, 41)) if not v.reached]
+    assert all(v.reached for v in targets.verdicts(results(0.3, 3, 40)) if v.target != "–")
+    missed = [v.what for v in targets.verdicts(results(0.9, 1, 41)) if v.reached is False]
     assert len(missed) == 6
-    assert all(v.reached is None for v in targets.verdicts({}))
+    assert all(v.reached is None and v.measured is None for v in targets.verdicts({}))
+
+
+def test_protocols_and_neighbours_are_judged_by_their_own_baseline(monkeypatch):
+    def verdicts():
+        return {v.what: (round(v.measured.median, 3), v.reached) for v in targets.verdicts(results(0.3, 3, 40))
+                if "against classic" in v.what or "against alone" in v.what}
+
+    expected = {f"CPU per request, {protocol} against classic, {shape}": (ratio, None)
+                for protocol, ratio in (("meta", 1.25), ("binary", 0.75)) for shape in ("50 connections", "pipelines of 16")}
+    expected["p99 of small GETs beside a client with 8 MiB values, against alone"] = (1.25, None)
+    assert verdicts() == expected
+    monkeypatch.setattr(targets, "LIMITS", {"meta": 1.2, "binary": 1.2, "beside": 1.5})
+    assert verdicts() == {what: (ratio, ratio < 1 or "p99" in what) for what, (ratio, _) in expected.items()}
 
 
 def test_report_says_what_was_reached():
@@ -552,3 +571,68 @@ def test_report_says_what_was_reached():
     assert "| throughput, 50 connections, pipelines of 16 | ≥ 2.50 × | 3.000 × | yes |" in text
     assert "| median latency added at one connection | ≤ twemproxy's 40.0 µs | 41.0 µs | **no** |" in text
     assert "| twemproxy | 1.0 MiB | 0.50 MiB | 0.50 MiB |" in text
+    assert "| CPU per request, meta against classic, 50 connections | – | 1.250 × | – |" in text
+    assert "|  | meta | 500 | 10.00 | 1.25 | 800 | 5.00 | 1.25 | 2.00 |" in text
+    assert "|  | binary | 400 | 6.00 | 0.75 | 700 | 3.00 | 0.75 | 2.00 |" in text
+    assert "| through Outrigger | p50 | 20 | 25 | 1.25 |" in text
+    assert "| memcached directly | p50 | 10 | 30 | 3.00 |" in text
+
+
+def test_report_of_a_part():
+    """One protocol failed, twemproxy was not wanted: what there is, and why the rest is not there."""
+    data = {"machine": {}, "cpus": {"proxy": 0, "load": 1, "nodes": 1}, "workloads": {}, "memory": {},
+            "failed": {"protocol-50x1": "protocol-50x1: meta does not answer"}}
+    text = report.write(data, measure.Plan(5, 3, 3.0, 0.5, 100))
+    assert "**Failed:** protocol-50x1: meta does not answer" in text
+    assert "## Protocols" not in text
+    direct = {name: runs for name, runs in results(1, 1, 1)["protocol-50x1"]["closed"].items() if name.startswith("direct")}
+    data["workloads"]["protocol-50x1"] = {"name": "protocol-50x1", "node": "both", "rate": 50, "closed": direct, "open": direct}
+    assert "|  | meta | – | – | – | 800 | 5.00 | 1.25 | – |" in report.write(data, measure.Plan(5, 3, 3.0, 0.5, 100))
+
+
+# ---- the runner
+
+@pytest.fixture
+def bench(tools, tmp_path):
+    """Runs tests/bench/run with those arguments: exit status, what it measured, what it said."""
+    def run(*arguments):
+        done = subprocess.run([HERE / "run", "--no-install", "--quick", "--directory", tmp_path / "bench", "--tools", tools, "--json", tmp_path / "data.json", "--report",
+                               tmp_path / "report.md", *map(str, arguments)], capture_output=True, text=True, timeout=300, check=False)
+        file = tmp_path / "data.json"
+        return done.returncode, json.loads(file.read_text()) if file.exists() else None, done.stdout + done.stderr
+    return run
+
+
+def test_run_measures_what_is_chosen(bench, tmp_path):
+    status, data, said = bench("--only", "protocol-50x1", "--peers", "direct", "--duration", 0.2)
+    assert status == 0, said
+    assert list(data["workloads"]) == ["protocol-50x1"]
+    closed = data["workloads"]["protocol-50x1"]["closed"]
+    assert list(closed) == ["direct-classic", "direct-meta", "direct-binary"]
+    assert all([run["protocol"] for run in runs] == [name.split("-")[1]] * 2 for name, runs in closed.items())
+    assert "## Protocols" in (tmp_path / "report.md").read_text()
+
+
+def test_run_moves_large_values_beside(bench):
+    status, data, said = bench("--only", "beside-large", "--peers", "direct")
+    assert status == 0, said
+    runs = data["workloads"]["beside-large"]["open"]
+    assert runs["direct-beside"][0]["large_rps"] > 0
+    assert "large_rps" not in runs["direct-alone"][0]
+
+
+def test_run_goes_on_after_a_protocol_that_is_not_answered(bench, tools, tmp_path):
+    """In place of the sidecar, one that knows classic alone: the scripted node."""
+    impostor = tmp_path / "impostor"
+    impostor.write_text(f"""#!/bin/bash
+case "$1" in --version) echo impostor; exit ;; esac
+exec "{tools}/fastnode" "$(sed -n 's/.*\\(127.0.0.1:[0-9]*\\).*/\\1/p' "$2" | head -1)"
+""")
+    impostor.chmod(0o755)
+    status, data, said = bench("--only", "protocol-50x1", "--only", "get-1x1", "--peers", "direct,outrigger", "--outrigger",
+                               impostor, "--duration", 0.2)
+    assert status == 1
+    assert list(data["failed"]) == ["protocol-50x1"]
+    assert "protocol-50x1: binary does not answer the binary protocol as it should" in data["failed"]["protocol-50x1"]
+    assert "FAILED" in said
+    assert list(data["workloads"]["get-1x1"]["closed"]) == ["direct", "outrigger"]
