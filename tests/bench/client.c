@@ -92,6 +92,16 @@ static void say_broken(const struct reply *reply)
     fprintf(stderr, "\"\n");
 }
 
+/* The buffer that its text lies in is about to be reused. */
+static void keep_error(struct client *c)
+{
+    if (c->reply.text == c->error)
+        return;
+    c->reply.text_len = MIN(c->reply.text_len, sizeof(c->error));
+    memcpy(c->error, c->reply.text, c->reply.text_len);
+    c->reply.text = c->error;
+}
+
 enum take client_take(struct client *c, const struct protocol *protocol, const struct shape *shape, struct bytes *inbox,
                       struct completion *out)
 {
@@ -108,6 +118,8 @@ enum take client_take(struct client *c, const struct protocol *protocol, const s
         say_broken(&c->reply);
         return TAKE_BROKEN;
     }
+    if (c->reply.failed && !c->reply.done)
+        keep_error(c);
     if (!c->reply.done) {
         bytes_append(&c->carry, inbox->data + inbox->at, inbox->len - inbox->at);
         return TAKE_MORE;

@@ -27,6 +27,7 @@ struct client {
     bool is_dirty; /* the driver's: has requests in its outbox */
     struct flight *flights;
     struct reply reply;
+    char error[128]; /* why the reply under way failed, when the rest of it has not come yet */
     struct bytes carry;
     struct bytes unsent;
     struct flight *backlog; /* open loop: due, but depth requests are under way */

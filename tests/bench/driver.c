@@ -111,13 +111,21 @@ static void step_phase(struct driver *d)
     }
 }
 
+static void keep_first_error(struct tally *t, const struct reply *reply)
+{
+    size_t len = reply->text_len;
+    while (len > 0 && (reply->text[len - 1] == '\r' || reply->text[len - 1] == '\n'))
+        len--;
+    snprintf(t->first_error, sizeof(t->first_error), "%.*s", (int)len, reply->text);
+}
+
 static void count(struct driver *d, const struct completion *done)
 {
     struct tally *t = d->tally;
     const struct request *request = done->flight.request;
     if (done->reply.failed) { /* errors are counted at any time */
         if (t->errors++ == 0)
-            snprintf(t->first_error, sizeof(t->first_error), "%.*s", (int)strcspn(done->reply.text, "\r\n"), done->reply.text);
+            keep_first_error(t, &done->reply);
     }
     bool is_measured = d->run->rate > 0 ? done->flight.since >= d->measure_start &&
                                               (d->phase == PHASE_MEASURE || done->flight.since < d->measure_end)

@@ -1,7 +1,7 @@
 /* What: the load generator: memcached clients by the hundred in one thread.
  *
  *   load_options ─▶ requests (built beforehand) ─▶ driver (epoll; closed or open loop) ─▶ JSON on stdout
- *                                                    └─ client (one connection) ─ protocol (classic)
+ *                                                    └─ client (one connection) ─ protocol (classic, meta, binary)
  *
  * Made to cost less than what it measures: one recv and one send per connection and wake-up, no allocation, replies skipped by their
  * known length. It still checks every reply: the right key, the value's length and both its ends.
@@ -55,6 +55,9 @@ static int complain(const struct load_options *o, const struct tally *t)
     }
     if (t->unfinished > 0) {
         fprintf(stderr, "load: %lu requests not answered\n", (unsigned long)t->unfinished);
+        code = 1;
+    } else if (t->requests == 0 && o->rate == 0) { /* the server takes this protocol's requests for something unfinished, say */
+        fprintf(stderr, "load: not one %s request was answered\n", o->protocol);
         code = 1;
     }
     return code;
@@ -113,10 +116,11 @@ int main(int argc, char **argv)
         return 2;
     }
     raise_descriptor_limit();
-    char *value = malloc(o.value_size + 1);
+    char *value = malloc(o.value_size + 3);
     if (value == NULL)
         return 2;
     value_fill(value, o.value_size);
+    memcpy(value + o.value_size, "\r\n", 3);
     struct shape shape = {.prefix = o.prefix, .key_size = o.key_size, .value_size = o.value_size, .value = value,
                           .check_all = o.check_all};
     protocol->prepare(&shape);

@@ -20,7 +20,7 @@ static const char usage[] =
     "  --allow-misses    a miss is no failure\n"
     "  --check-all       compare whole values, not only their ends\n"
     "  --watch-pid PID   measure that process's CPU time too\n"
-    "  --protocol NAME   classic\n"
+    "  --protocol NAME   classic (default), meta, meta-bare (no opaques: whose value came is not checked), binary\n"
     "  --seed N          of the random choice of keys (1)\n"
     "  --idle N          open N connections, print \"ready\", hold them until stdin closes\n"
     "  --idle-used N     the same, after one GET on each\n"

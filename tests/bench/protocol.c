@@ -3,7 +3,7 @@
 #include <stdio.h>
 #include <string.h>
 
-static const struct protocol *const protocols[] = {&protocol_classic};
+static const struct protocol *const protocols[] = {&protocol_classic, &protocol_meta, &protocol_meta_bare, &protocol_binary};
 
 const struct protocol *protocol_find(const char *name)
 {

@@ -1,5 +1,5 @@
 /* What:    the seam between the load generator and a client protocol: requests to bytes, bytes of replies to progress.
- *          Classic text is the first (classic.c); meta and binary become files beside it with a table of their own.
+ *          classic.c, meta.c and binary.c hold one table each (meta.c two: with an opaque, and bare); values.c is what they share.
  * Owns:    nothing.
  * Threads: any; pure, no I/O.
  * Fails:   bytes that are no reply to the request set `broken`.
@@ -19,10 +19,11 @@ struct shape {
     const char *prefix;
     size_t key_size;
     size_t value_size;
-    const char *value;
-    bool check_all;  /* compare whole values, not only their ends */
-    char header[48]; /* the protocol's: what lies between a hit's key and its value */
+    const char *value; /* and "\r\n" behind it */
+    bool check_all;    /* compare whole values, not only their ends */
+    char header[48];   /* the protocol's: what all hits have in common in front of their values */
     size_t header_len;
+    size_t body_len; /* the protocol's: of the value as it is sent, with its line end if it has one */
 };
 
 void shape_key(const struct shape *shape, uint32_t number, char *out); /* key_size bytes */
@@ -41,12 +42,13 @@ struct request {
 /* How far the reply to one request has been read. All zero to begin with. */
 struct reply {
     bool done;
-    bool failed; /* done: an error line, left in text */
+    bool failed; /* with an error, left in text; done is set as well once all of the reply has been read */
     bool stored; /* done: a SET was stored */
     bool broken; /* the connection is of no use any more */
     uint32_t values;
     uint64_t tails;
-    const char *text; /* failed, broken: the bytes in question */
+    size_t body_left; /* of a value that came in pieces */
+    const char *text; /* failed, broken: the bytes in question, in data or static */
     size_t text_len;
 };
 
@@ -54,13 +56,15 @@ struct protocol {
     const char *name;
     void (*prepare)(struct shape *shape); /* once, before anything else */
     size_t (*write_get)(const struct shape *shape, const uint32_t *numbers, size_t n, char *out); /* one key or several */
-    size_t (*write_set)(const struct shape *shape, uint32_t number, char *out);                  /* without the body */
-    size_t (*write_body)(const struct shape *shape, char *out);
+    size_t (*write_set)(const struct shape *shape, uint32_t number, char *out); /* without the body: value[0..body_len) */
     /* Takes what it can of data[0..len) for this reply and returns how much that was; stops when it is done. */
     size_t (*read)(const struct shape *shape, const struct request *request, struct reply *reply, const char *data, size_t len);
 };
 
 extern const struct protocol protocol_classic;
+extern const struct protocol protocol_meta;
+extern const struct protocol protocol_meta_bare;
+extern const struct protocol protocol_binary;
 
 const struct protocol *protocol_find(const char *name); /* NULL: no such protocol */
 

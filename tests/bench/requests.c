@@ -55,11 +55,11 @@ static char *build_gets(struct requests *r, const struct protocol *protocol, con
 
 static char *build_sets(struct requests *r, const struct protocol *protocol, const struct shape *shape, char *text)
 {
-    r->body = allocate(shape->value_size + 64);
-    r->body_len = protocol->write_body(shape, r->body);
+    r->body = shape->value;
+    r->body_len = shape->body_len;
     for (uint32_t i = 0; i < r->set_count; i++) {
         struct request *q = &r->sets[i];
-        *q = (struct request){.kind = REQUEST_SET, .text = text, .keys = 1};
+        *q = (struct request){.kind = REQUEST_SET, .text = text, .keys = 1, .tails = tail_of(shape, i)};
         q->len = (uint32_t)protocol->write_set(shape, i, text);
         text += q->len;
         r->longest = MAX(r->longest, q->len + r->body_len);
@@ -75,7 +75,7 @@ void requests_init(struct requests *r, const struct protocol *protocol, const st
     r->set_share = (uint32_t)(MIN(o->set_ratio, 1.0) * (double)UINT32_MAX);
     r->gets = xcalloc(r->get_count, sizeof(*r->gets));
     r->sets = xcalloc(r->set_count, sizeof(*r->sets));
-    size_t per_get = 64 + (size_t)o->multi_get * (shape->key_size + 64);
+    size_t per_get = 64 + (size_t)o->multi_get * (shape->key_size + 64); /* any protocol's */
     size_t per_set = 128 + shape->key_size;
     r->text = allocate(r->get_count * per_get + r->set_count * per_set);
     build_sets(r, protocol, shape, build_gets(r, protocol, shape, o, r->text));
@@ -86,5 +86,4 @@ void requests_deinit(struct requests *r)
     free(r->gets);
     free(r->sets);
     free(r->text);
-    free(r->body);
 }

@@ -1,6 +1,6 @@
 /* What:    the requests of a run, built before it starts: GETs of one or several random keys, a SET of every key, and which one is
  *          sent next.
- * Owns:    the texts, until requests_deinit().
+ * Owns:    the texts, until requests_deinit(); the body is the shape's value.
  * Threads: belongs to one thread.
  * Fails:   aborts when out of memory.
  */
@@ -15,7 +15,7 @@ struct requests {
     uint32_t get_count;
     uint32_t set_count; /* as many as keys */
     char *text;
-    char *body; /* of every SET */
+    const char *body; /* of every SET */
     size_t body_len;
     size_t longest; /* request with its body */
     uint64_t random;

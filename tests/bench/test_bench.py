@@ -4,6 +4,7 @@ figure worthless."""
 import contextlib
 import json
 import socket
+import struct
 import subprocess
 import sys
 import threading
@@ -18,12 +19,13 @@ sys.path[:0] = [str(HERE), str(ROOT / "deploy")]
 
 from harness import figures, measure, report, targets, workloads  # noqa: E402
 from harness.servers import Target  # noqa: E402
-from local import ports  # noqa: E402
+from local import paths, ports  # noqa: E402
+from local.memcached import Memcached  # noqa: E402
 
 VALUE = bytes(ord("a") + i % 26 for i in range(1024))
 KEY = b"bench:" + b"k" * 50 + b"00000007"
 PROGRAMS = {
-    "load": "address bytes classic client cpu driver histogram idle load load_options protocol requests",
+    "load": "address binary bytes classic client cpu driver histogram idle load load_options meta protocol requests values",
     "fastnode": "address answer answer_classic answer_meta bytes fastnode",
     "test_histogram": "histogram test_histogram",
 }
@@ -50,6 +52,10 @@ def node(tools):
         yield port
         assert process.poll() is None, "the node died"
         process.terminate()
+
+
+#: A few requests, where only what comes back matters: they have seconds to be answered, however busy the machine is.
+FEW = ("--rate", 200, "--schedule", "uniform", "--duration", 0.1, "--warm-up", 0)
 
 
 def load(tools, port, *options, address=None):
@@ -215,6 +221,213 @@ def test_watched_cpu_time(tools, node):
     assert watched["user_s"] + watched["system_s"] == pytest.approx(watched["total_s"], abs=0.001)
 
 
+# ---- the generator's protocols, with what a real memcached answers
+
+PROTOCOLS = ["classic", "meta", "meta-bare", "binary"]
+LARGE = 300000  # such values come in pieces
+
+
+@pytest.fixture(scope="module")
+def memcached(tmp_path_factory):
+    server = Memcached(tmp_path_factory.mktemp("memcached"), memory_mb=256, binary=paths.MEMCACHED)
+    try:
+        yield server.start()
+    finally:
+        server.close()
+
+
+@pytest.mark.parametrize("protocol", PROTOCOLS)
+@pytest.mark.parametrize("options", [
+    (), ("--connections", 5, "--pipeline", 16), ("--connections", 3, "--multi-get", 100, "--pipeline", 2),
+    ("--connections", 4, "--pipeline", 3, "--set-ratio", 0.5), ("--value-size", 0, "--multi-get", 3), ("--value-size", 0),
+    ("--value-size", 3, "--pipeline", 2), ("--key-size", 250, "--check-all"), ("--rate", 1000, "--connections", 4),
+    ("--value-size", LARGE, "--keys", 20, "--set-ratio", 0.2, "--pipeline", 3),
+    ("--value-size", LARGE, "--keys", 20, "--multi-get", 4, "--pipeline", 2)])
+def test_load_counts_what_memcached_gives(tools, memcached, protocol, options):
+    status, result, complaint = load(tools, memcached.port, "--protocol", protocol, "--preload", "--prefix", f"{protocol}:",
+                                     *(() if "--keys" in options else ("--keys", 500)), *options)
+    assert (status, complaint) == (0, "")
+    assert result["protocol"] == protocol
+    assert result["requests"] > 0
+    assert result["hits"] + result["stored"] == result["keys"]
+    assert (result["stored"] > 0) == ("--set-ratio" in options)
+    assert result["misses"] == result["errors"] == result["unfinished"] == 0
+
+
+def test_protocols_store_the_same(tools, memcached):
+    for writer in PROTOCOLS:
+        options = ("--keys", 50, "--prefix", f"w{writer}:", "--check-all")
+        assert load(tools, memcached.port, "--protocol", writer, *options, "--preload", "--duration", 0)[0] == 0
+        for reader in PROTOCOLS:
+            assert load(tools, memcached.port, "--protocol", reader, *options, *FEW)[0] == 0
+
+
+@pytest.mark.parametrize("protocol", PROTOCOLS)
+@pytest.mark.parametrize("keys", [1, 10])
+def test_misses_are_counted(tools, memcached, protocol, keys):
+    options = (*FEW, "--protocol", protocol, "--multi-get", keys, "--prefix", "absent:", "--pipeline", 4)
+    status, result, complaint = load(tools, memcached.port, *options)
+    assert status == 1 and "misses" in complaint
+    assert result["misses"] == result["keys"] > 0
+    assert load(tools, memcached.port, "--allow-misses", *options)[0] == 0
+
+
+@pytest.mark.parametrize("protocol, text", [
+    ("classic", "SERVER_ERROR object too large for cache"), ("meta", "SERVER_ERROR object too large for cache"),
+    ("meta-bare", "SERVER_ERROR object too large for cache"), ("binary", "Too large.")])
+def test_what_memcached_refuses_is_told(tools, memcached, protocol, text):
+    status, _, complaint = load(tools, memcached.port, "--protocol", protocol, "--value-size", 2 << 20, "--keys", 1,
+                                "--preload", "--duration", 0)
+    assert status == 2 and text in complaint
+
+
+@contextlib.contextmanager
+def cutting_relay(target, size):
+    """Hands on what clients send, and sends them the answers in pieces of that size. Yields its port."""
+    listener = socket.create_server(("127.0.0.1", ports.pick()))
+
+    def pump(source, sink, piece):
+        with contextlib.suppress(OSError):
+            while data := source.recv(65536):
+                for i in range(0, len(data), piece):
+                    sink.sendall(data[i:i + piece])
+            sink.shutdown(socket.SHUT_WR)
+
+    def accept():
+        with contextlib.suppress(OSError):
+            while True:
+                client, _ = listener.accept()
+                server = socket.create_connection(("127.0.0.1", target))
+                client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+                threading.Thread(target=pump, args=(client, server, 65536), daemon=True).start()
+                threading.Thread(target=pump, args=(server, client, size), daemon=True).start()
+
+    threading.Thread(target=accept, daemon=True).start()
+    try:
+        yield listener.getsockname()[1]
+    finally:
+        listener.close()
+
+
+@pytest.mark.parametrize("protocol", PROTOCOLS)
+@pytest.mark.parametrize("size, options", [
+    (1, ("--value-size", 5, "--pipeline", 3)), (1, ("--value-size", 5, "--multi-get", 3)), (7, ("--multi-get", 3,)),
+    (1, ("--value-size", 0, "--set-ratio", 0.5)), (5003, ("--value-size", LARGE, "--multi-get", 2, "--keys", 5))])
+def test_answers_cut_anywhere(tools, memcached, protocol, size, options):
+    options = (*FEW, "--protocol", protocol, "--keys", 20, "--prefix", "cut:", *options)
+    assert load(tools, memcached.port, *options, "--preload", "--duration", 0)[0] == 0
+    with cutting_relay(memcached.port, size) as port:
+        status, result, complaint = load(tools, port, *options)
+    assert (status, complaint) == (0, "")
+    assert result["hits"] + result["stored"] == result["keys"] > 0
+
+
+def meta_hit(request, value=VALUE, flags=b"f0", mark=None):
+    """To `mg KEY v f O…`, or to `mg KEY v f k q` and the like with `mn` behind them."""
+    answer = b""
+    for command, key, *rest in (line.split() for line in request[:-2].split(b"\r\n") if line != b"mn"):
+        own = b"k" + key if b"k" in rest else rest[-1]
+        answer += b"VA %d %s %s\r\n%s\r\n" % (len(value), flags, mark or own, value)
+    return answer + (b"MN\r\n" if request.endswith(b"mn\r\n") else b"")
+
+
+@pytest.mark.parametrize("answer, options, status, complaint", [
+    (meta_hit, (), 0, ""),
+    (meta_hit, ("--multi-get", 3), 0, ""),
+    (lambda r: b"EN O" + r[-10:], (), 1, "misses"),
+    (lambda r: b"EN\r\n", (), 2, "no reply to what was asked"),
+    (lambda r: b"EN O99999999\r\n", (), 2, "no reply to what was asked"),
+    (lambda r: b"SERVER_ERROR out of order\r\n", (), 1, "the first: SERVER_ERROR out of order\n"),
+    (lambda r: b"ERROR\r\n", (), 1, "the first: ERROR\n"),
+    (lambda r: b"ERROR\r\n", ("--multi-get", 3), 2, "ERROR"),
+    (lambda r: b"SERVER_ERROR not this one\r\n" + meta_hit(r[r.index(b"\n") + 1:]), ("--multi-get", 3), 1, "the first: SERVER_ERROR not this one\n"),
+    (lambda r: meta_hit(r, mark=b"O99999999"), (), 2, "values of other keys"),
+    (lambda r: meta_hit(r, mark=b"k" + KEY[:-8] + b"99999999"), ("--multi-get", 3), 2, "values of other keys"),
+    (lambda r: meta_hit(r, mark=b"k" + KEY), (), 2, "no reply to what was asked"),
+    (lambda r: meta_hit(r, value=VALUE[:-1]), (), 2, "no reply to what was asked"),
+    (lambda r: meta_hit(r, value=VALUE[:-1] + b"Z"), (), 2, "no reply to what was asked"),
+    (lambda r: meta_hit(r, flags=b"f7"), (), 2, "no reply to what was asked"),
+    (lambda r: meta_hit(r) + b"EN\r\n", (), 2, "no reply to what was asked"),
+    (lambda r: hit(r, key=KEY), (), 2, "no reply to what was asked"),
+    (lambda r: b"HD O99999999\r\n", ("--set-ratio", 1), 2, "no reply to what was asked"),
+    (lambda r: b"NS O1\r\n", ("--set-ratio", 1), 1, "the first: NS O1\n"),
+])
+def test_load_refuses_a_wrong_meta_answer(tools, answer, options, status, complaint):
+    with scripted_server(answer) as port:
+        found, _, stderr = load(tools, port, *FEW, "--protocol", "meta", *options)
+    assert found == status
+    assert complaint in stderr
+
+
+def binary_answer(opcode, opaque, status=0, key=b"", extras=b"", body=b""):
+    return struct.pack(">BBHBBHI4sQ", 0x81, opcode, len(key), len(extras), 0, status, len(extras) + len(key) + len(body), opaque,
+                       1) + extras + key + body
+
+
+def binary_answers(request, value=VALUE, flags=b"\0\0\0\0", opaque=None, key=None, skip=0):
+    """To GET, or to GETKQ and the like with NOOP behind them; the first `skip` are left out."""
+    answer = b""
+    while request:
+        opcode, key_len, extras_len, body_len, own = struct.unpack(">xBHBxxxI4s", request[:16])
+        if skip > 0:
+            skip -= 1
+        elif opcode == 0x0a:
+            answer += binary_answer(opcode, opaque or own)
+        else:
+            mine = (key or request[24 + extras_len:][:key_len]) if opcode == 0x0d else b""
+            answer += binary_answer(opcode, opaque or own, key=mine, extras=flags, body=value)
+        request = request[24 + body_len:]
+    return answer
+
+
+def binary_error(request, status, text=b""):
+    return binary_answer(request[1], request[12:16], status, body=text)
+
+
+@pytest.mark.parametrize("answer, options, status, complaint", [
+    (binary_answers, (), 0, ""),
+    (binary_answers, ("--multi-get", 3), 0, ""),
+    (lambda r: binary_error(r, 1, b"Not found"), (), 1, "misses"),
+    (lambda r: binary_error(r, 0x81, b"Unknown command"), (), 1, "the first: Unknown command\n"),
+    (lambda r: binary_error(r, 0x81), (), 1, "the first: unknown command\n"),
+    (lambda r: binary_error(r, 0x99), (), 1, "the first: an error without a text\n"),
+    (lambda r: binary_error(r, 0x84, b"busy") + binary_answers(r, skip=1), ("--multi-get", 3), 1, "the first: busy\n"),
+    (lambda r: binary_error(r, 1) + binary_answers(r, skip=1), ("--multi-get", 3), 2, "no reply to what was asked"),
+    (lambda r: binary_answers(r, opaque=b"abcd"), (), 2, "the opaque of another request"),
+    (lambda r: binary_answers(r, opaque=b"abcd"), ("--multi-get", 3), 2, "the opaque of another request"),
+    (lambda r: binary_answers(r, key=KEY[:-8] + b"99999999"), ("--multi-get", 3), 2, "values of other keys"),
+    (lambda r: binary_answers(r, value=VALUE[:-1]), (), 2, "no reply to what was asked"),
+    (lambda r: binary_answers(r, value=VALUE[:-1] + b"Z"), (), 2, "no reply to what was asked"),
+    (lambda r: binary_answers(r, flags=b"\0\0\0\1"), (), 2, "no reply to what was asked"),
+    (lambda r: binary_answers(r) * 2, (), 2, "no reply to what was asked"),
+    (lambda r: binary_error(r, 0), (), 2, "no reply to what was asked"),
+    (lambda r: binary_error(r, 5, b"Not stored."), ("--set-ratio", 1), 1, "the first: Not stored.\n"),
+    (lambda r: b"ERROR\r\n", (), 2, 'no reply to what was asked: "ERROR'),
+    (lambda r: None, (), 2, "closed the connection"),
+])
+def test_load_refuses_a_wrong_binary_answer(tools, answer, options, status, complaint):
+    with scripted_server(answer) as port:
+        found, _, stderr = load(tools, port, *FEW, "--protocol", "binary", *options)
+    assert found == status
+    assert complaint in stderr
+
+
+@pytest.mark.parametrize("protocol", PROTOCOLS)
+def test_no_answer_at_all_is_told(tools, protocol):
+    with scripted_server(lambda r: b"") as port:
+        status, result, complaint = load(tools, port, "--protocol", protocol)
+        assert (status, complaint) == (1, f"load: not one {protocol} request was answered\n")
+        assert result["requests"] == 0
+
+
+def test_large_values_are_compared_as_a_whole(tools):
+    wrong = bytearray(ord("a") + i % 26 for i in range(LARGE))
+    wrong[LARGE // 2] = ord("Z")
+    with scripted_server(lambda r: hit(r, value=bytes(wrong))) as port:
+        status, _, complaint = load(tools, port, "--value-size", LARGE, "--keys", 1)
+    assert status == 2 and "no reply to what was asked" in complaint
+
+
 # ---- the scripted node
 
 def ask(port, requests, piece=None):
@@ -318,16 +531,35 @@ def test_order_alternates():
 def results(cpu_ratio, rps_ratio, added):
     closed = {"direct": [run_of(1000, 1, 10)] * 3, "twemproxy": [run_of(100, 10, 50)] * 3,
               "outrigger": [run_of(100 * rps_ratio, 10 * cpu_ratio, 10 + added)] * 3}
-    through = {"aside": closed["twemproxy"], "through": [run_of(95, 10.5)] * 3}
-    return {w.name: {"name": w.name, "node": w.node, "rate": 50, "closed": closed if w.peers == workloads.PEERS else through,
-                     "open": closed if w.peers == workloads.PEERS else through} for w in workloads.WORKLOADS}
+    runs = {workloads.PEERS: closed,
+            workloads.NAMESPACES: {"aside": closed["twemproxy"], "through": [run_of(95, 10.5)] * 3},
+            workloads.BY_PROTOCOL: {"direct-classic": [run_of(900, 4)] * 3, "direct-meta": [run_of(800, 5)] * 3,
+                                    "direct-binary": [run_of(700, 3)] * 3, "classic": [run_of(600, 8)] * 3,
+                                    "meta": [run_of(500, 10)] * 3, "binary": [run_of(400, 6)] * 3},
+            workloads.BESIDE_LARGE: {"direct-alone": [run_of(50, 1, 10)] * 3, "direct-beside": [run_of(50, 1, 30)] * 3,
+                                     "alone": [run_of(50, 1, 20)] * 3, "beside": [run_of(50, 1, 25)] * 3}}
+    return {w.name: {"name": w.name, "node": w.node, "rate": 50, "closed": {} if w.rate else runs[w.peers], "open": runs[w.peers]}
+            for w in workloads.WORKLOADS}
 
 
 def test_targets():
-    assert all(v.reached for v in targets.verdicts(results(0.3, 3, 40)))
-    missed = [v.what for v in targets.verdicts(results(0.9, 1, 41)) if not v.reached]
+    assert all(v.reached for v in targets.verdicts(results(0.3, 3, 40)) if v.target != "–")
+    missed = [v.what for v in targets.verdicts(results(0.9, 1, 41)) if v.reached is False]
     assert len(missed) == 6
-    assert all(v.reached is None for v in targets.verdicts({}))
+    assert all(v.reached is None and v.measured is None for v in targets.verdicts({}))
+
+
+def test_protocols_and_neighbours_are_judged_by_their_own_baseline(monkeypatch):
+    def verdicts():
+        return {v.what: (round(v.measured.median, 3), v.reached) for v in targets.verdicts(results(0.3, 3, 40))
+                if "against classic" in v.what or "against alone" in v.what}
+
+    expected = {f"CPU per request, {protocol} against classic, {shape}": (ratio, None)
+                for protocol, ratio in (("meta", 1.25), ("binary", 0.75)) for shape in ("50 connections", "pipelines of 16")}
+    expected["p99 of small GETs beside a client with 8 MiB values, against alone"] = (1.25, None)
+    assert verdicts() == expected
+    monkeypatch.setattr(targets, "LIMITS", {"meta": 1.2, "binary": 1.2, "beside": 1.5})
+    assert verdicts() == {what: (ratio, ratio < 1 or "p99" in what) for what, (ratio, _) in expected.items()}
 
 
 def test_report_says_what_was_reached():
@@ -339,3 +571,68 @@ def test_report_says_what_was_reached():
     assert "| throughput, 50 connections, pipelines of 16 | ≥ 2.50 × | 3.000 × | yes |" in text
     assert "| median latency added at one connection | ≤ twemproxy's 40.0 µs | 41.0 µs | **no** |" in text
     assert "| twemproxy | 1.0 MiB | 0.50 MiB | 0.50 MiB |" in text
+    assert "| CPU per request, meta against classic, 50 connections | – | 1.250 × | – |" in text
+    assert "|  | meta | 500 | 10.00 | 1.25 | 800 | 5.00 | 1.25 | 2.00 |" in text
+    assert "|  | binary | 400 | 6.00 | 0.75 | 700 | 3.00 | 0.75 | 2.00 |" in text
+    assert "| through Outrigger | p50 | 20 | 25 | 1.25 |" in text
+    assert "| memcached directly | p50 | 10 | 30 | 3.00 |" in text
+
+
+def test_report_of_a_part():
+    """One protocol failed, twemproxy was not wanted: what there is, and why the rest is not there."""
+    data = {"machine": {}, "cpus": {"proxy": 0, "load": 1, "nodes": 1}, "workloads": {}, "memory": {},
+            "failed": {"protocol-50x1": "protocol-50x1: meta does not answer"}}
+    text = report.write(data, measure.Plan(5, 3, 3.0, 0.5, 100))
+    assert "**Failed:** protocol-50x1: meta does not answer" in text
+    assert "## Protocols" not in text
+    direct = {name: runs for name, runs in results(1, 1, 1)["protocol-50x1"]["closed"].items() if name.startswith("direct")}
+    data["workloads"]["protocol-50x1"] = {"name": "protocol-50x1", "node": "both", "rate": 50, "closed": direct, "open": direct}
+    assert "|  | meta | – | – | – | 800 | 5.00 | 1.25 | – |" in report.write(data, measure.Plan(5, 3, 3.0, 0.5, 100))
+
+
+# ---- the runner
+
+@pytest.fixture
+def bench(tools, tmp_path):
+    """Runs tests/bench/run with those arguments: exit status, what it measured, what it said."""
+    def run(*arguments):
+        done = subprocess.run([HERE / "run", "--no-install", "--quick", "--directory", tmp_path / "bench", "--tools", tools, "--json", tmp_path / "data.json", "--report",
+                               tmp_path / "report.md", *map(str, arguments)], capture_output=True, text=True, timeout=300, check=False)
+        file = tmp_path / "data.json"
+        return done.returncode, json.loads(file.read_text()) if file.exists() else None, done.stdout + done.stderr
+    return run
+
+
+def test_run_measures_what_is_chosen(bench, tmp_path):
+    status, data, said = bench("--only", "protocol-50x1", "--peers", "direct", "--duration", 0.2)
+    assert status == 0, said
+    assert list(data["workloads"]) == ["protocol-50x1"]
+    closed = data["workloads"]["protocol-50x1"]["closed"]
+    assert list(closed) == ["direct-classic", "direct-meta", "direct-binary"]
+    assert all([run["protocol"] for run in runs] == [name.split("-")[1]] * 2 for name, runs in closed.items())
+    assert "## Protocols" in (tmp_path / "report.md").read_text()
+
+
+def test_run_moves_large_values_beside(bench):
+    status, data, said = bench("--only", "beside-large", "--peers", "direct")
+    assert status == 0, said
+    runs = data["workloads"]["beside-large"]["open"]
+    assert runs["direct-beside"][0]["large_rps"] > 0
+    assert "large_rps" not in runs["direct-alone"][0]
+
+
+def test_run_goes_on_after_a_protocol_that_is_not_answered(bench, tools, tmp_path):
+    """In place of the sidecar, one that knows classic alone: the scripted node."""
+    impostor = tmp_path / "impostor"
+    impostor.write_text(f"""#!/bin/bash
+case "$1" in --version) echo impostor; exit ;; esac
+exec "{tools}/fastnode" "$(sed -n 's/.*\\(127.0.0.1:[0-9]*\\).*/\\1/p' "$2" | head -1)"
+""")
+    impostor.chmod(0o755)
+    status, data, said = bench("--only", "protocol-50x1", "--only", "get-1x1", "--peers", "direct,outrigger", "--outrigger",
+                               impostor, "--duration", 0.2)
+    assert status == 1
+    assert list(data["failed"]) == ["protocol-50x1"]
+    assert "protocol-50x1: binary does not answer the binary protocol as it should" in data["failed"]["protocol-50x1"]
+    assert "FAILED" in said
+    assert list(data["workloads"]["get-1x1"]["closed"]) == ["direct", "outrigger"]

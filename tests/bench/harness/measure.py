@@ -45,14 +45,18 @@ class Measurement:
     # ---- speed
 
     def workload(self, workload: Workload) -> Dict[str, Any]:
-        """closed and open: peer to one run a round."""
+        """closed and open: peer to one run a round. Fails with LoadError when a peer does not answer as it should."""
         with self._servers.nodes(workload.node) as nodes:
             self._load.preload(nodes)
             with self._servers.peers(workload, nodes, self._wanted) as targets:
                 result: Dict[str, Any] = {"name": workload.name, "node": workload.node, "rate": 0,
-                                          "closed": {t.name: [] for t in targets}, "open": {t.name: [] for t in targets}}
-                if targets:
+                                          "closed": {}, "open": {t.name: [] for t in targets}}
+                for target in targets:
+                    self._load.check(workload, target)
+                if targets and not workload.rate:
+                    result["closed"] = {t.name: [] for t in targets}
                     self._closed(workload, targets, nodes, result)
+                if targets:
                     self._open(workload, targets, nodes, result)
                 return result
 
@@ -61,21 +65,24 @@ class Measurement:
             for target in _order(targets, i):
                 run = self._undisturbed(workload, target, nodes, i)
                 result["closed"][target.name].append(run)
-                say(f"{workload.name:20} round {i + 1}/{self._plan.rounds} {target.name:10} {run['rps']:10,.0f} requests/s "
+                say(f"{workload.name:20} round {i + 1}/{self._plan.rounds} {target.name:14} {run['rps']:10,.0f} requests/s "
                     f"{figures.cpu(run):8.2f} µs CPU a request  p50 {run['latency_us']['p50']:,.0f} µs"
                     f"  others {figures.disturbance(run):4.0%}")
 
     def _open(self, workload: Workload, targets: List[Target], nodes: Nodes, result: Dict[str, Any]) -> None:
-        proxies = [t.name for t in targets if t.name != "direct"] or ["direct"]
-        slowest = min(figures.of(result["closed"][name], figures.rps).median for name in proxies)
-        rate = result["rate"] = float(f"{slowest * self._plan.rate_share:.2g}")
+        rate = result["rate"] = workload.rate or self._open_rate(targets, result)
         for i in range(self._plan.open_rounds):
             for target in _order(targets, i):
                 run = self._undisturbed(workload, target, nodes, i, rate)
                 result["open"][target.name].append(run)
                 late = run["latency_us"]
-                say(f"{workload.name:20} at {rate:,.0f}/s {i + 1}/{self._plan.open_rounds} {target.name:10} p50 {late['p50']:,.0f}"
+                say(f"{workload.name:20} at {rate:,.0f}/s {i + 1}/{self._plan.open_rounds} {target.name:14} p50 {late['p50']:,.0f}"
                     f"  p99 {late['p99']:,.0f}  p99.9 {late['p99.9']:,.0f} µs  others {figures.disturbance(run):4.0%}")
+
+    def _open_rate(self, targets: List[Target], result: Dict[str, Any]) -> float:
+        names = [t.name for t in targets if t.is_proxy] or [t.name for t in targets]
+        slowest = min(figures.of(result["closed"][name], figures.rps).median for name in names)
+        return float(f"{slowest * self._plan.rate_share:.2g}")
 
     def _undisturbed(self, workload: Workload, target: Target, nodes: Nodes, round_number: int, rate: float = 0) -> Dict[str, Any]:
         """The first run in which others leave our processors alone, or the quietest of all tries."""

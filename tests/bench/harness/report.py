@@ -1,11 +1,11 @@
 """The results as Markdown, for docs/performance.md."""
 
-from typing import Any, Callable, Dict, List, Optional
+from typing import Any, Callable, Dict, List, Optional, Tuple
 
 from . import figures, targets, workloads
 from .figures import Spread
 from .measure import Plan
-from .workloads import WORKLOADS, Workload
+from .workloads import BESIDE_LARGE, BY_PROTOCOL, WORKLOADS, Workload
 
 _DASH = "–"
 
@@ -39,8 +39,9 @@ def _title(w: Workload) -> str:
     return f"{w.title}, {w.shape}" + (", real memcached" if w.node == "memcached" else "")
 
 
-def _measured(data: Dict[str, Any]) -> List[Workload]:
-    return [w for w in WORKLOADS if w.name in data["workloads"]]
+def _measured(data: Dict[str, Any], *without: Tuple[str, ...]) -> List[Workload]:
+    """without: sets of peers that have a table of their own."""
+    return [w for w in WORKLOADS if w.name in data["workloads"] and w.peers not in without]
 
 
 def all_runs(data: Dict[str, Any]) -> List[figures.Run]:
@@ -94,14 +95,15 @@ def _must_reach(data: Dict[str, Any], plan: Plan) -> str:
     disturbed = figures.disturbed(all_runs(data), plan.max_disturbance)
     warning = f"**{disturbed} runs were disturbed by other processes, even after repetition.**\n\n" if disturbed else ""
     for v in targets.verdicts(data["workloads"]):
-        reached = "not measured" if v.reached is None else "yes" if v.reached else "**no**"
+        reached = "not measured" if v.measured is None else _DASH if v.reached is None else "yes" if v.reached else "**no**"
         rows.append([v.what, v.target, _spread(v.measured, 3 if v.unit == "×" else 1) + (f" {v.unit}" if v.measured else ""), reached])
+    warning += "".join(f"**Failed:** {message}\n\n" for message in data.get("failed", {}).values())
     return warning + _table(["", "target", "measured", "reached"], rows)
 
 
 def _throughput(data: Dict[str, Any]) -> str:
     rows = []
-    for w in _measured(data):
+    for w in _measured(data, BY_PROTOCOL, BESIDE_LARGE):
         closed = data["workloads"][w.name]["closed"]
         figure = figures.keys_per_s if w.multi_get > 1 else figures.rps
         for peer, runs in closed.items():
@@ -114,7 +116,7 @@ def _throughput(data: Dict[str, Any]) -> str:
 
 def _cpu(data: Dict[str, Any]) -> str:
     rows = []
-    for w in _measured(data):
+    for w in _measured(data, BY_PROTOCOL, BESIDE_LARGE):
         closed = {p: r for p, r in data["workloads"][w.name]["closed"].items() if p != "direct"}
         for peer, runs in closed.items():
             rows.append([_title(w) if peer == next(iter(closed)) else "", peer, _spread(figures.of(runs, figures.cpu)),
@@ -126,12 +128,40 @@ def _cpu(data: Dict[str, Any]) -> str:
 
 def _latency(data: Dict[str, Any]) -> str:
     rows = []
-    for w in _measured(data):
+    for w in _measured(data, BESIDE_LARGE):
         result = data["workloads"][w.name]
         for peer, runs in result["open"].items():
             rows.append([_title(w) if peer == next(iter(result["open"])) else "", peer, _number(result["rate"], 0),
                          *(_spread(figures.of(runs, figures.latency(q)), 0) for q in ("p50", "p99", "p99.9"))])
     return _table(["connections × pipeline", "peer", "requests/s offered", "p50 µs", "p99 µs", "p99.9 µs"], rows)
+
+
+def _by_protocol(data: Dict[str, Any]) -> str:
+    rows = []
+    for w in WORKLOADS:
+        closed = data["workloads"].get(w.name, {}).get("closed", {}) if w.peers == BY_PROTOCOL else {}
+        names = [p for p in ("classic", "meta", "binary") if p in closed or f"direct-{p}" in closed]
+        for name in names:
+            ours, direct = closed.get(name, []), closed.get(f"direct-{name}", [])
+            rows.append([_title(w) if name == names[0] else "", name])
+            for runs, classic in ((ours, closed.get("classic", [])), (direct, closed.get("direct-classic", []))):
+                rows[-1] += [_spread(figures.of(runs, figures.rps), 0), _spread(figures.of(runs, figures.cpu)),
+                             _spread(figures.ratio(runs, classic, figures.cpu)) if name != "classic" else _DASH]
+            rows[-1].append(_spread(figures.ratio(ours, direct, figures.cpu)))
+    return _table(["connections × pipeline", "protocol", "Outrigger: requests/s", "CPU s per million", "against classic",
+                   "memcached: requests/s", "CPU s per million", "against classic", "CPU, Outrigger against memcached"], rows)
+
+
+def _beside_large(data: Dict[str, Any]) -> str:
+    rows = []
+    runs = data["workloads"].get("beside-large", {}).get("open", {})
+    for title, prefix in (("memcached directly", "direct-"), ("through Outrigger", "")):
+        alone, beside = runs.get(prefix + "alone", []), runs.get(prefix + "beside", [])
+        for q in ("p50", "p99", "p99.9") if alone else ():
+            late = figures.latency(q)
+            rows.append([title if q == "p50" else "", q, _spread(figures.of(alone, late), 0), _spread(figures.of(beside, late), 0),
+                         _spread(figures.ratio(beside, alone, late))])
+    return _table(["", "", "alone, µs", "beside large values, µs", "ratio"], rows)
 
 
 def _round_trip(data: Dict[str, Any]) -> str:
@@ -150,6 +180,21 @@ def _memory(data: Dict[str, Any]) -> str:
     return _table(["peer", "process before", "per 1,000 idle connections, never used", "per 1,000, after one GET on each"], rows)
 
 
+_BY_PROTOCOL = """\
+GET hits as clients of each protocol send them: `get KEY`, `mg KEY v f O<8 digits>`, binary GET. Outrigger has the scripted nodes behind it (which
+it speaks meta with, whatever the client speaks); memcached is the real one, without a proxy, with one thread. Ratios are within a round.
+"""
+
+_BESIDE_LARGE = f"""\
+GETs of {workloads.VALUE_SIZE:,} B from 10 connections at a fixed rate, alone, and while one more connection moves values of {workloads.LARGE_SIZE >> 20} MiB, {workloads.LARGE_RATE} a
+second, half of them SETs. Real memcached. The generators share the nodes' processor, so memcached's own figures say how much of it is theirs.
+"""
+
+
+def _has(data: Dict[str, Any], peers: Tuple[str, ...]) -> bool:
+    return any(w.peers == peers and w.name in data["workloads"] for w in WORKLOADS)
+
+
 def write(data: Dict[str, Any], plan: Plan) -> str:
     parts = ["# Performance\n", "Written by `tests/bench/run --report`; every figure is from one run of it.\n",
              "## Machine\n", _machine(data), "## How it is measured\n", _how(data, plan)]
@@ -158,6 +203,10 @@ def write(data: Dict[str, Any], plan: Plan) -> str:
                 ("Throughput", "", _throughput), ("CPU of the proxy", "", _cpu), ("Latency at a fixed rate", "", _latency),
                 ("One connection, one request at a time", "Round trips in the closed loop. Direct, generator and node share a processor; a proxy on another\nadds two "
                  "wake-ups of a processor each way, which on a virtual machine cost more than the work.\n", _round_trip)]
+    if _has(data, BY_PROTOCOL):
+        sections.append(("Protocols", _BY_PROTOCOL, _by_protocol))
+    if _has(data, BESIDE_LARGE):
+        sections.append(("Small values beside large ones", _BESIDE_LARGE, _beside_large))
     for title, text, section in sections:
         parts += [f"## {title}\n", *([text] if text else []), section(data)]
     if data.get("memory"):

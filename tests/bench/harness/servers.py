@@ -1,9 +1,9 @@
 """The nodes and the peers of one workload, each pinned to its processor."""
 
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Dict, Iterator, List, Optional
+from typing import Dict, Iterator, List, Optional, Tuple
 
 from local import ports
 from local.memcached import Memcached
@@ -32,13 +32,23 @@ class Target:
     address: str
     pid: int
     prefix: str = "bench:"
+    protocol: str = "classic"
+    beside_large: bool = False  # while another client moves large values
+
+    @property
+    def is_proxy(self) -> bool:
+        return not self.name.startswith("direct")
 
 
 @dataclass
 class Nodes:
-    addresses: List[str]
+    addresses: List[str]  # of the pool
     pids: List[int]
-    prefixes: List[str]  # the key prefixes that have to be stored first
+    stored: List[str]  # addresses of those in which the keys have to be stored first
+    direct: str  # the address without a proxy, and its process
+    direct_pid: int
+    prefixes: Tuple[str, ...] = ("bench:",)  # of the keys to be stored
+    has_large: bool = False  # large values too
 
 
 def _pin(process: Process, cpu: int) -> None:
@@ -53,6 +63,13 @@ def _start(stack: ExitStack, process: Process, cpu: int, port: int) -> Process:
     return process
 
 
+def _variants(prefix: str, target: Target) -> Dict[str, Target]:
+    """The same server by protocol, and with and without large values beside."""
+    targets = [*(replace(target, name=prefix + protocol, protocol=protocol) for protocol in ("classic", "meta", "binary")),
+               replace(target, name=prefix + "alone"), replace(target, name=prefix + "beside", beside_large=True)]
+    return {t.name: t for t in targets}
+
+
 class Servers:
     """Starts what a workload needs. Every process ends with the `with` that it was started in."""
 
@@ -65,9 +82,18 @@ class Servers:
 
     @contextmanager
     def nodes(self, kind: str) -> Iterator[Nodes]:
-        """Two nodes: of one scripted process, or two memcacheds."""
+        """Two nodes, of one scripted process or two memcacheds; `both`: scripted ones, and one memcached beside the pool."""
         with ExitStack() as stack:
-            yield (self._fast_nodes if kind == "fast" else self._memcached_nodes)(stack)
+            if kind == "fast":
+                yield self._fast_nodes(stack)
+            elif kind == "both":
+                fast, real = self._fast_nodes(stack), self._memcached(stack, "memcached")
+                yield replace(fast, pids=[*fast.pids, real.process.pid], stored=[real.address], direct=real.address,
+                              direct_pid=real.process.pid)
+            elif kind == "large":
+                yield replace(self._memcached_nodes(stack, "-I", workloads.LARGE_SIZE * 2), has_large=True)
+            else:
+                yield replace(self._memcached_nodes(stack), prefixes=("bench:", "through:"))
 
     def _fast_nodes(self, stack: ExitStack) -> Nodes:
         numbers = [ports.pick(), ports.pick()]
@@ -75,16 +101,18 @@ class Servers:
         process = Process("fastnode", [self._programs.fastnode, "--value-size", workloads.VALUE_SIZE, *addresses],
                           self._directory / "fastnode.log")
         _start(stack, process, self._cpus.nodes, numbers[0])
-        return Nodes(addresses, [process.pid], [])
+        return Nodes(addresses, [process.pid], [], addresses[0], process.pid)
 
-    def _memcached_nodes(self, stack: ExitStack) -> Nodes:
-        nodes = [Memcached(self._directory, name=f"memcached{i}", threads=1, memory_mb=256, binary=self._programs.memcached)
-                 for i in (1, 2)]
-        for node in nodes:
-            _pin(node.process, self._cpus.nodes)
-            stack.callback(node.close)
-            node.start()
-        return Nodes([n.address for n in nodes], [n.process.pid for n in nodes], ["bench:", "through:"])
+    def _memcached(self, stack: ExitStack, name: str, *arguments: object) -> Memcached:
+        node = Memcached(self._directory, name=name, threads=1, memory_mb=512, arguments=arguments, binary=self._programs.memcached)
+        _pin(node.process, self._cpus.nodes)
+        stack.callback(node.close)
+        return node.start()
+
+    def _memcached_nodes(self, stack: ExitStack, *arguments: object) -> Nodes:
+        nodes = [self._memcached(stack, f"memcached{i}", *arguments) for i in (1, 2)]
+        addresses = [n.address for n in nodes]
+        return Nodes(addresses, [n.process.pid for n in nodes], addresses, addresses[0], nodes[0].process.pid)
 
     # ---- peers
 
@@ -93,17 +121,16 @@ class Servers:
         """Those of the workload's peers that are wanted and can be had, in the workload's order."""
         with ExitStack() as stack:
             targets: Dict[str, Target] = {}
-            if "direct" in workload.peers:
-                targets["direct"] = Target("direct", nodes.addresses[0], nodes.pids[0])
+            if "direct" in wanted:
+                direct = Target("direct", nodes.direct, nodes.direct_pid)
+                targets.update({"direct": direct, **_variants("direct-", direct)})
             if "twemproxy" in workload.peers and "twemproxy" in wanted and self._programs.twemproxy:
                 targets["twemproxy"] = self.twemproxy(stack, nodes)
-            if "outrigger" in workload.peers and "outrigger" in wanted and self._programs.outrigger:
-                targets["outrigger"] = self.outrigger(stack, nodes)
-            if workload.peers == workloads.NAMESPACES and "outrigger" in wanted and self._programs.outrigger:
-                one = self.outrigger(stack, nodes, has_through=True)
-                targets["aside"] = Target("aside", one.address, one.pid)
-                targets["through"] = Target("through", one.address, one.pid, prefix="through:")
-            yield [targets[name] for name in workload.peers if name in targets and (name in wanted or name != "direct")]
+            if "outrigger" in wanted and self._programs.outrigger:
+                one = self.outrigger(stack, nodes, has_through=workload.peers == workloads.NAMESPACES)
+                targets.update({"outrigger": one, "aside": replace(one, name="aside"),
+                                "through": replace(one, name="through", prefix="through:"), **_variants("", one)})
+            yield [targets[name] for name in workload.peers if name in targets]
 
     def twemproxy(self, stack: ExitStack, nodes: Nodes) -> Target:
         port = ports.pick()
@@ -126,6 +153,8 @@ class Servers:
             "pool": {"nodes": nodes.addresses, "connections": 1},
             "log": {"level": "warn"},
         }
+        if nodes.has_large:
+            config["max_value_size"] = f"{workloads.LARGE_SIZE * 2 >> 20}MiB"
         if has_through:  # nothing is ever loaded: every key is there
             config["namespaces"] = [{"prefix": "", "read": "aside"}, {
                 "prefix": "through:", "read": "through",
