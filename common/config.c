@@ -64,6 +64,19 @@ static void complete_namespaces(struct config *config)
     }
 }
 
+/* The built-in table has its columns; only its name may be another. */
+static void complete_entries(struct config_source *source)
+{
+    static const char *const defaults[] = {"outrigger_entries", "cache_key", "value", "flags", "version", "expires_at"};
+    char **fields[] = {&source->table,        &source->key_column,     &source->value_column,
+                       &source->flags_column, &source->version_column, &source->expires_column};
+    for (size_t i = 0; i < ARRAY_LEN(fields); i++) {
+        if (*fields[i] == NULL) {
+            *fields[i] = xstrdup(defaults[i]);
+        }
+    }
+}
+
 static void complete(struct config *config)
 {
     if (config->threads == 0) {
@@ -73,6 +86,12 @@ static void complete(struct config *config)
         config->listen[i].mode = config->listen[i].mode == 0 ? config->unix_mode : config->listen[i].mode;
     }
     complete_namespaces(config);
+    for (uint32_t i = 0; i < config->namespace_count; i++) {
+        struct config_source *source = config->namespaces[i].source;
+        if (source != NULL && source->kind == SOURCE_ENTRIES) {
+            complete_entries(source);
+        }
+    }
     for (uint32_t i = 0; i < config->namespace_count && config->pool.versions == VERSIONS_AUTO; i++) {
         if (config->namespaces[i].read == READ_THROUGH) {
             config->pool.versions = VERSIONS_ON;

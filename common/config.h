@@ -15,7 +15,8 @@
 #define KEY_MAX 250 /* memcached's limit */
 
 enum read_mode { READ_ASIDE, READ_THROUGH };
-enum write_mode { WRITE_ASIDE };
+enum write_mode { WRITE_ASIDE, WRITE_THROUGH };
+enum source_kind { SOURCE_TABLE, SOURCE_ENTRIES };
 enum on_set { ON_SET_LOCAL, ON_SET_INVALIDATE };
 enum versions_mode { VERSIONS_AUTO, VERSIONS_ON, VERSIONS_OFF };
 enum tls_version { TLS_VERSION_1_2, TLS_VERSION_1_3 };
@@ -46,12 +47,15 @@ struct config_pool {
 };
 
 struct config_source {
+    enum source_kind kind; /* SOURCE_ENTRIES: all that follows is set, but `key`; key_column then holds whole keys */
     char *table; /* validated identifiers; table may be schema.table */
-    char *key_column;
+    char *key;        /* a key_template of the whole key; or NULL: */
+    char *key_column; /* the key without the namespace's prefix */
     char *value_column;   /* or NULL: the columns below, as a JSON object */
     char **value_columns;
     uint32_t value_column_count;
     char *flags_column;   /* or NULL */
+    char *version_column; /* or NULL */
     char *expires_column; /* or NULL */
 };
 
@@ -78,6 +82,7 @@ struct config_database {
     char *user;
     char *password; /* read from password_file where that is given */
     uint32_t threads;
+    uint32_t write_threads;
     uint32_t queue;
     uint32_t connect_timeout_ms;
     uint32_t timeout_ms;

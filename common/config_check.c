@@ -2,6 +2,7 @@
 
 #include "common/config_address.h"
 #include "common/credentials.h"
+#include "common/key_template.h"
 
 /* The line of a field, or else that of the element or section it is missing from. */
 static uint32_t line_of(const struct config_read *read, const void *field, const char *key, const void *around, const char *around_key)
@@ -187,8 +188,58 @@ static void check_times(const struct config *config, const struct config_read *r
     }
 }
 
+/* The key's template begins with the namespace's prefix: another key never comes here. */
+static void check_key(const struct config_namespace *ns, const struct config_read *read, uint32_t line, uint32_t i)
+{
+    const struct config_source *source = ns->source;
+    bool has_column = is_given(read, &source->key_column, "key_column");
+    bool has_key = is_given(read, &source->key, "key");
+    struct key_template key;
+    struct reason why;
+    if (has_column == has_key) {
+        config_problems_add(read->problems, line, "namespaces[%u].source: needs %s key_column or key%s", i, has_column ? "either" : "one of",
+                            has_column ? ", not both" : "");
+    }
+    if (source->key == NULL || ns->prefix == NULL || key_template_parse(source->key, &key, &why) != OK) {
+        return;
+    }
+    if (!span_has_prefix(span_str(key.literals[0]), span_str(ns->prefix))) {
+        char quoted[CONFIG_QUOTED_SIZE];
+        config_problems_add(read->problems, line_of(read, &source->key, "key", NULL, NULL),
+                            "namespaces[%u].source.key: must begin with the namespace's prefix, %s, as text: it is the whole key", i,
+                            config_problems_quote(span_str(ns->prefix), quoted));
+    }
+    key_template_deinit(&key);
+}
+
+/* The built-in table is what it is. */
+static void check_entries(const struct config_source *source, const struct config_read *read, uint32_t i)
+{
+    const struct {
+        const void *field;
+        const char *key;
+    } fixed[] = {
+        {&source->key, "key"},
+        {&source->key_column, "key_column"},
+        {&source->value_column, "value_column"},
+        {&source->value_columns, "value_columns"},
+        {&source->flags_column, "flags_column"},
+        {&source->version_column, "version_column"},
+        {&source->expires_column, "expires_column"},
+    };
+    for (size_t k = 0; k < ARRAY_LEN(fixed); k++) {
+        if (is_given(read, fixed[k].field, fixed[k].key)) {
+            config_problems_add(read->problems, line_of(read, fixed[k].field, fixed[k].key, NULL, NULL),
+                                "namespaces[%u].source.%s: can not go with kind: entries, whose columns are known", i, fixed[k].key);
+        }
+    }
+}
+
 static void check_columns(const struct config_source *source, const struct config_read *read, uint32_t line, uint32_t i)
 {
+    if (!is_given(read, &source->table, "table")) {
+        config_problems_add(read->problems, line, "namespaces[%u].source: `table` is missing", i);
+    }
     bool has_one = is_given(read, &source->value_column, "value_column");
     bool has_several = is_given(read, &source->value_columns, "value_columns");
     if (has_one == has_several) {
@@ -210,8 +261,17 @@ static void check_source(const struct config *config, const struct config_read *
 {
     const struct config_namespace *ns = &config->namespaces[i];
     uint32_t line = line_of(read, &ns->source, "source", ns, NULL);
-    if (ns->source != NULL) {
-        check_columns(ns->source, read, line, i);
+    if (ns->source != NULL && is_sound(read, &ns->source->kind, "kind")) {
+        if (ns->source->kind == SOURCE_ENTRIES) {
+            check_entries(ns->source, read, i);
+        } else {
+            check_key(ns, read, line, i);
+            check_columns(ns->source, read, line, i);
+        }
+    }
+    if (ns->write == WRITE_THROUGH && is_sound(read, &ns->write, "write") && ns->read != READ_THROUGH && is_sound(read, &ns->read, "read")) {
+        config_problems_add(read->problems, line_of(read, &ns->write, "write", ns, NULL),
+                            "namespaces[%u].write: \"through\" needs read: through and a source to write to", i);
     }
     if (!is_sound(read, &ns->read, "read")) {
         return;

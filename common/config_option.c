@@ -7,7 +7,8 @@
 const char config_option_required[] = "required";
 
 static const char *const read_names[] = {"aside", "through", NULL};
-static const char *const write_names[] = {"aside", NULL};
+static const char *const write_names[] = {"aside", "through", NULL};
+static const char *const kind_names[] = {"table", "entries", NULL};
 static const char *const on_set_names[] = {"local", "invalidate", NULL};
 static const char *const versions_names[] = {"auto", "on", "off", NULL};
 #ifdef OUTRIGGER_TEST_HOOKS

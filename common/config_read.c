@@ -211,7 +211,8 @@ static bool read_inner(struct config_read *read, const struct place *place, cons
                        uint32_t line, void *base)
 {
     void *field = config_option_field(option, base);
-    bool has_kind = expect(read, place, line, node, YAML_MAPPING_NODE, "a mapping (key: value)");
+    bool is_brief = option->section->shorthand && node->type == YAML_SCALAR_NODE && !config_yaml_is_null(node);
+    bool has_kind = is_brief || expect(read, place, line, node, YAML_MAPPING_NODE, "a mapping (key: value)");
     if (option->type == OPTION_SECTION_IF) {
         if (!has_kind) {
             return false;

@@ -5,6 +5,8 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "common/key_template.h"
+
 static enum err fail_value(struct reason *why, const char *value, const char *rest)
 {
     char quoted[CONFIG_QUOTED_SIZE];
@@ -310,6 +312,16 @@ enum err config_value_check_table(const char *text, struct reason *why)
         return fail_value(why, text, "is not a table name: table or schema.table, each up to 64 letters, digits, '_' and '$'");
     }
     return OK;
+}
+
+enum err config_value_check_key(const char *text, struct reason *why)
+{
+    struct key_template key;
+    enum err err = key_template_parse(text, &key, why);
+    if (err == OK) {
+        key_template_deinit(&key);
+    }
+    return err;
 }
 
 /* ---- files ---- */

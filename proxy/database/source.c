@@ -28,11 +28,20 @@ void source_init(struct source *source, const struct config_namespace *namespace
     *source = (struct source){
         .namespace = namespace,
         .config = config,
-        .prefix_len = strlen(namespace->prefix),
+        .prefix_len = config->kind == SOURCE_ENTRIES ? 0 : strlen(namespace->prefix),
         .is_json = config->value_column == NULL,
         .value_count = config->value_column == NULL ? config->value_column_count : 1,
         .max_value_size = max_value_size,
     };
+    struct reason why;
+    if (config->key == NULL) {
+        key_template_of_column(config->key_column, &source->key);
+    } else if (key_template_parse(config->key, &source->key, &why) == OK) {
+        source->template_skip = source->prefix_len;
+    } else {
+        fprintf(stderr, "key %s: %s\n", config->key, why.text); /* the configuration lets none through */
+        abort();
+    }
     source->labels = xcalloc(source->value_count, sizeof *source->labels);
     for (uint32_t i = 0; source->is_json && i < source->value_count; i++) {
         source->labels[i] = json_label(config->value_columns[i]);
@@ -45,6 +54,7 @@ void source_deinit(struct source *source)
         free((char *)(uintptr_t)source->labels[i].data);
     }
     free(source->labels);
+    key_template_deinit(&source->key);
     *source = (struct source){0};
 }
 
@@ -52,6 +62,11 @@ struct span source_row_key(const struct source *source, struct span key)
 {
     size_t skip = MIN(source->prefix_len, key.len);
     return span_of(key.data + skip, key.len - skip);
+}
+
+bool source_split(const struct source *source, struct span row_key, struct span fields[KEY_FIELDS_MAX])
+{
+    return key_template_split(&source->key, source->template_skip, row_key, fields);
 }
 
 /* The length of the UTF-8 sequence at the beginning, or 0. */
@@ -154,12 +169,41 @@ static void put_values(FILE *out, const struct source *source, const bool *is_gu
 /* Which rows: those that equal a key in the database's eyes. */
 static void put_match(FILE *out, const struct source *source, uint32_t key_count)
 {
-    put_column(out, source->config->key_column);
-    fputs(key_count == 1 ? " = ?" : " IN (?", out);
-    for (uint32_t i = 1; i < key_count; i++) {
-        fputs(",?", out);
+    const struct key_template *key = &source->key;
+    if (key_count == 1) {
+        for (uint32_t i = 0; i < key->count; i++) {
+            fputs(i > 0 ? " AND " : "", out);
+            put_column(out, key->columns[i]);
+            fputs(" = ?", out);
+        }
+        return;
     }
-    fputs(key_count == 1 ? "" : ")", out);
+    for (uint32_t i = 0; i < key->count; i++) {
+        fputs(i > 0 ? "," : key->count > 1 ? "(" : "", out);
+        put_column(out, key->columns[i]);
+    }
+    fputs(key->count > 1 ? ") IN (" : " IN (", out);
+    for (uint32_t k = 0; k < key_count; k++) {
+        fputs(k > 0 ? "," : "", out);
+        for (uint32_t i = 0; i < key->count; i++) {
+            fputs(i > 0 ? ",?" : key->count > 1 ? "(?" : "?", out);
+        }
+        fputs(key->count > 1 ? ")" : "", out);
+    }
+    fputs(")", out);
+}
+
+/* What stands behind the values. */
+static void put_rest(FILE *out, const struct source *source)
+{
+    for (uint32_t i = 1; i < source->key.count; i++) {
+        fputs(", ", out);
+        put_column(out, source->key.columns[i]);
+    }
+    if (source->config->version_column != NULL) {
+        fputs(", ", out);
+        put_column(out, source->config->version_column);
+    }
 }
 
 char *source_sql(const struct source *source, const struct source_select *select)
@@ -172,7 +216,7 @@ char *source_sql(const struct source *source, const struct source_select *select
         return NULL;
     }
     fputs("SELECT ", out);
-    put_column(out, config->key_column);
+    put_column(out, source->key.columns[0]);
     fputs(", ", out);
     if (config->flags_column != NULL) {
         put_column(out, config->flags_column);
@@ -191,6 +235,7 @@ char *source_sql(const struct source *source, const struct source_select *select
     put_size(out, source, select->is_guarded);
     fputs(select->witness != NULL ? ", outrigger_witness" : ", NULL", out);
     put_values(out, source, select->is_guarded);
+    put_rest(out, source);
     fputs(" FROM ", out);
     if (select->witness != NULL) {
         fprintf(out, "(%s) AS outrigger_w LEFT JOIN ", select->witness);
@@ -209,17 +254,25 @@ char *source_sql(const struct source *source, const struct source_select *select
 
 /* --- flags and expiry --- */
 
+enum err source_version(struct span text, uint64_t *out)
+{
+    uint64_t version = 0;
+    for (size_t i = 0; i < text.len; i++) {
+        uint64_t digit = (uint64_t)(text.data[i] - '0');
+        if (text.data[i] < '0' || text.data[i] > '9' || __builtin_mul_overflow(version, 10, &version) ||
+            __builtin_add_overflow(version, digit, &version)) {
+            return ERR_DATABASE;
+        }
+    }
+    *out = version;
+    return OK;
+}
+
 enum err source_flags(struct span text, uint32_t *out)
 {
-    uint64_t flags = 0;
-    for (size_t i = 0; i < text.len; i++) {
-        if (text.data[i] < '0' || text.data[i] > '9') {
-            return ERR_DATABASE;
-        }
-        flags = flags * 10 + (uint64_t)(text.data[i] - '0');
-        if (flags > UINT32_MAX) {
-            return ERR_DATABASE;
-        }
+    uint64_t flags;
+    if (source_version(text, &flags) != OK || flags > UINT32_MAX) {
+        return ERR_DATABASE;
     }
     *out = (uint32_t)flags;
     return OK;

@@ -25,6 +25,7 @@ struct store_load {
     struct span key; /* the row key */
     enum err err;
     bool is_done;    /* the store's: err and row are what they will be */
+    struct span fields[KEY_FIELDS_MAX]; /* the store's: of the key */
     struct row row;  /* when err is OK; otherwise nothing of it is set */
     char error[STORE_ERROR_MAX];
 };

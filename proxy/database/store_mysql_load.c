@@ -16,6 +16,12 @@ struct cell {
     char *data;
 };
 
+struct key_column {
+    bool is_binary; /* VARBINARY and the like; text and numbers can only equal fields that are UTF-8 */
+    bool is_text;
+    bool is_integer;
+};
+
 /* A prepared SELECT of one source. */
 struct load_statement {
     MYSQL *mysql; /* the connection's */
@@ -23,17 +29,15 @@ struct load_statement {
     const struct source *source;
     uint32_t column_count;
     uint32_t key_count; /* parameters */
-    bool is_key_binary; /* VARBINARY and the like; text and numbers can only equal keys that are UTF-8 */
-    bool is_key_text;
-    bool is_key_integer;
+    struct key_column key_columns[KEY_FIELDS_MAX];
     bool *is_guarded;   /* by value column */
     struct cell *cells;
     MYSQL_BIND *binds; /* of the cells */
-    MYSQL_BIND *params; /* of the keys: */
+    MYSQL_BIND *params; /* of the keys' fields: */
     char *keys;         /* KEY_MAX for each */
     unsigned long *key_lens;
-    char found_key[KEY_MAX + 1];
-    char *texts; /* CELL_SIZE for each other column */
+    char *found_keys; /* KEY_MAX + 1 for each key column */
+    char *texts;      /* CELL_SIZE for each column */
 };
 
 static enum err fail_statement(const struct load_statement *s, char *error, size_t size)
@@ -59,6 +63,7 @@ static void statement_destroy(struct load_statement **statement)
     free(s->params);
     free(s->keys);
     free(s->key_lens);
+    free(s->found_keys);
     free(s->texts);
     free(s);
 }
@@ -92,6 +97,12 @@ static bool is_integer(const MYSQL_FIELD *field)
     }
 }
 
+static struct key_column key_column_of(const MYSQL_FIELD *field)
+{
+    bool is_binary = store_mysql_is_binary(field);
+    return (struct key_column){.is_binary = is_binary, .is_text = store_mysql_is_string(field) && !is_binary, .is_integer = is_integer(field)};
+}
+
 /* Learns the columns' types. Values that may be longer than allowed, as the server says, are guarded in a second statement; only
  * those, because IF() does not keep every type's text as it is. */
 static enum err inspect_columns(struct load_statement *s, bool *needs_guard, char *error, size_t size)
@@ -104,10 +115,9 @@ static enum err inspect_columns(struct load_statement *s, bool *needs_guard, cha
         return store_mysql_fail(s->source, ERR_DATABASE, error, size, "the result has other columns than were asked for", 0);
     }
     *needs_guard = false;
-    const MYSQL_FIELD *key = mysql_fetch_field_direct(columns, SOURCE_KEY);
-    s->is_key_binary = store_mysql_is_binary(key);
-    s->is_key_text = store_mysql_is_string(key) && !s->is_key_binary;
-    s->is_key_integer = is_integer(key);
+    for (uint32_t i = 0; i < s->source->key.count; i++) {
+        s->key_columns[i] = key_column_of(mysql_fetch_field_direct(columns, source_key_at(s->source, i)));
+    }
     for (uint32_t i = 0; i < s->source->value_count; i++) {
         const MYSQL_FIELD *field = mysql_fetch_field_direct(columns, SOURCE_VALUES + i);
         s->cells[SOURCE_VALUES + i].kind = store_mysql_kind_of(field);
@@ -122,22 +132,29 @@ static enum err inspect_columns(struct load_statement *s, bool *needs_guard, cha
 
 static void bind_columns(struct load_statement *s)
 {
+    uint32_t fields = s->source->key.count;
     for (uint32_t i = 0; i < s->column_count; i++) {
         struct cell *cell = &s->cells[i];
-        cell->data = i == SOURCE_KEY ? s->found_key : s->texts + (size_t)i * CELL_SIZE;
+        cell->data = s->texts + (size_t)i * CELL_SIZE;
         s->binds[i] = (MYSQL_BIND){
             .buffer_type = MYSQL_TYPE_STRING,
             .buffer = cell->data,
-            .buffer_length = i == SOURCE_KEY ? sizeof s->found_key : CELL_SIZE,
+            .buffer_length = CELL_SIZE,
             .length = &cell->length,
             .is_null = &cell->is_null,
             .error = &cell->is_cut,
         };
     }
-    for (uint32_t i = 0; i < s->key_count; i++) {
+    for (uint32_t i = 0; i < fields; i++) {
+        uint32_t at = source_key_at(s->source, i);
+        s->cells[at].data = s->found_keys + (size_t)i * (KEY_MAX + 1);
+        s->binds[at].buffer = s->cells[at].data;
+        s->binds[at].buffer_length = KEY_MAX + 1;
+    }
+    for (uint32_t i = 0; i < s->key_count * fields; i++) {
         /* A text parameter against a binary column would do, but a binary one against a text column would not use its index. */
         s->params[i] = (MYSQL_BIND){
-            .buffer_type = s->is_key_binary ? MYSQL_TYPE_BLOB : MYSQL_TYPE_STRING,
+            .buffer_type = s->key_columns[i % fields].is_binary ? MYSQL_TYPE_BLOB : MYSQL_TYPE_STRING,
             .buffer = s->keys + (size_t)i * KEY_MAX,
             .buffer_length = KEY_MAX,
             .length = &s->key_lens[i],
@@ -175,14 +192,16 @@ static struct load_statement *statement_create(struct store_connection *c, uint3
     s->mysql = c->mysql;
     s->source = &c->options.sources[source];
     s->key_count = key_count;
-    s->column_count = SOURCE_VALUES + s->source->value_count;
+    s->column_count = source_column_count(s->source);
+    uint32_t fields = s->source->key.count;
     s->is_guarded = xcalloc(s->source->value_count, sizeof *s->is_guarded);
     s->cells = xcalloc(s->column_count, sizeof *s->cells);
     s->binds = xcalloc(s->column_count, sizeof *s->binds);
     s->texts = xcalloc(s->column_count, CELL_SIZE);
-    s->params = xcalloc(key_count, sizeof *s->params);
-    s->keys = xcalloc(key_count, KEY_MAX);
-    s->key_lens = xcalloc(key_count, sizeof *s->key_lens);
+    s->params = xcalloc(key_count * fields, sizeof *s->params);
+    s->keys = xcalloc(key_count * fields, KEY_MAX);
+    s->key_lens = xcalloc(key_count * fields, sizeof *s->key_lens);
+    s->found_keys = xcalloc(fields, KEY_MAX + 1);
     return s;
 }
 
@@ -215,10 +234,10 @@ static bool is_outdated(const struct load_statement *s)
         return true;
     }
     bool is_changed = mysql_num_fields(columns) != s->column_count;
-    if (!is_changed) {
-        const MYSQL_FIELD *key = mysql_fetch_field_direct(columns, SOURCE_KEY);
-        is_changed = store_mysql_is_binary(key) != s->is_key_binary || is_integer(key) != s->is_key_integer ||
-                     (store_mysql_is_string(key) && !s->is_key_binary) != s->is_key_text;
+    for (uint32_t i = 0; !is_changed && i < s->source->key.count; i++) {
+        struct key_column now = key_column_of(mysql_fetch_field_direct(columns, source_key_at(s->source, i)));
+        const struct key_column *was = &s->key_columns[i];
+        is_changed = now.is_binary != was->is_binary || now.is_text != was->is_text || now.is_integer != was->is_integer;
     }
     for (uint32_t i = 0; !is_changed && i < s->source->value_count; i++) {
         const MYSQL_FIELD *field = mysql_fetch_field_direct(columns, SOURCE_VALUES + i);
@@ -328,34 +347,67 @@ static enum err read_row(struct load_statement *s, struct row *row, char *error,
         snprintf(text, sizeof text, "column %s is not an unsigned 32-bit number: %.*s", name, SPAN_FMT(flags));
         return store_mysql_fail(s->source, ERR_DATABASE, error, size, text, 0);
     }
+    if (s->source->config->version_column != NULL) {
+        struct span version = cell_text(&s->cells[source_version_at(s->source)]);
+        if (source_version(version, &row->version) != OK) {
+            char text[128];
+            const char *name = s->source->config->version_column;
+            snprintf(text, sizeof text, "column %s is not an unsigned 64-bit number: %.*s", name, SPAN_FMT(version));
+            return store_mysql_fail(s->source, ERR_DATABASE, error, size, text, 0);
+        }
+    }
     if (guarded_size > s->source->max_value_size) {
         return fail_too_large(s, guarded_size, error, size);
     }
     return read_values(s, row, error, size);
 }
 
-/* Whether a key may be asked for together with others. Alone, a key that the column's type or character set can not hold costs
- * nothing or is an error of its own; among others it would make the server convert the whole column, index or not. */
-static bool is_sociable(const struct load_statement *s, struct span key)
+static bool is_field_sociable(const struct key_column *column, struct span field)
 {
-    if (s->is_key_integer) {
-        bool is_canonical = key.len > 0 && key.len <= 18 && (key.len == 1 || key.data[0] != '0');
-        for (size_t i = 0; i < key.len; i++) {
-            is_canonical = is_canonical && key.data[i] >= '0' && key.data[i] <= '9';
+    if (column->is_integer) {
+        bool is_canonical = field.len > 0 && field.len <= 18 && (field.len == 1 || field.data[0] != '0');
+        for (size_t i = 0; i < field.len; i++) {
+            is_canonical = is_canonical && field.data[i] >= '0' && field.data[i] <= '9';
         }
         return is_canonical;
     }
-    bool is_ascii = s->is_key_text;
-    for (size_t i = 0; i < key.len && is_ascii; i++) {
-        is_ascii = (unsigned char)key.data[i] < 0x80;
+    bool is_ascii = column->is_text;
+    for (size_t i = 0; i < field.len && is_ascii; i++) {
+        is_ascii = (unsigned char)field.data[i] < 0x80;
     }
-    return s->is_key_binary || is_ascii;
+    return column->is_binary || is_ascii;
 }
 
-static bool is_found_key(const struct load_statement *s, struct span key)
+/* Whether a key may be asked for together with others. Alone, a key that the columns' types or character sets can not hold costs
+ * nothing or is an error of its own; among others it would make the server convert the whole column, index or not. */
+static bool is_sociable(const struct load_statement *s, const struct store_load *load)
 {
-    const struct cell *found = &s->cells[SOURCE_KEY];
-    return !found->is_null && found->length == key.len && memcmp(s->found_key, key.data, key.len) == 0;
+    bool is_all = true;
+    for (uint32_t i = 0; i < s->source->key.count && is_all; i++) {
+        is_all = is_field_sociable(&s->key_columns[i], load->fields[i]);
+    }
+    return is_all;
+}
+
+/* Whether the key can be that of a row at all; takes it apart. */
+static bool take_fields(const struct load_statement *s, struct store_load *load)
+{
+    bool is_key = load->key.len <= KEY_MAX && source_split(s->source, load->key, load->fields);
+    for (uint32_t i = 0; i < s->source->key.count && is_key; i++) {
+        is_key = s->key_columns[i].is_binary || source_is_utf8(load->fields[i]);
+    }
+    return is_key;
+}
+
+static bool is_found_key(const struct load_statement *s, const struct store_load *load)
+{
+    bool is_equal = true;
+    for (uint32_t i = 0; i < s->source->key.count && is_equal; i++) {
+        const struct cell *found = &s->cells[source_key_at(s->source, i)];
+        struct span field = load->fields[i];
+        is_equal = !found->is_null && found->length == field.len && memcmp(found->data, field.data, field.len) == 0;
+    }
+    return is_equal;
 }
 
 static void set_done(struct store_load *load, enum err err)
@@ -386,7 +438,7 @@ static enum err fetch_rows(struct load_statement *s, struct store_load *const *l
         rows++;
         for (uint32_t i = 0; i < count; i++) {
             struct store_load *load = loads[i];
-            if (!load->is_done && is_found_key(s, load->key)) {
+            if (!load->is_done && is_found_key(s, load)) {
                 enum err err = read_row(s, &load->row, load->error, sizeof load->error);
                 if (err == ERR_CLOSED) {
                     snprintf(error, size, "%s", load->error);
@@ -404,10 +456,12 @@ static enum err fetch_rows(struct load_statement *s, struct store_load *const *l
  * done has failed together. */
 static enum err statement_run(struct load_statement *s, struct store_load *const *loads, uint32_t count, char *error, size_t size)
 {
-    for (uint32_t i = 0; i < s->key_count; i++) {
-        struct span key = loads[i < count ? i : 0]->key;
-        memcpy(s->keys + (size_t)i * KEY_MAX, key.data, key.len);
-        s->key_lens[i] = (unsigned long)key.len;
+    uint32_t fields = s->source->key.count;
+    for (uint32_t i = 0; i < s->key_count * fields; i++) {
+        uint32_t k = i / fields;
+        struct span field = loads[k < count ? k : 0]->fields[i % fields];
+        memcpy(s->keys + (size_t)i * KEY_MAX, field.data, field.len);
+        s->key_lens[i] = (unsigned long)field.len;
     }
     if (mysql_stmt_execute(s->stmt) != 0) {
         enum err err = fail_statement(s, error, size);
@@ -442,10 +496,10 @@ static enum err run_together(struct store_connection *c, struct store_batch *bat
         *is_mapping = err != OK && err != ERR_CONFLICT;
         for (uint32_t i = first; i < first + count && err == OK; i++) {
             struct store_load *load = &batch->loads[i];
-            if (load->key.len > KEY_MAX || (!(*s)->is_key_binary && !source_is_utf8(load->key))) {
+            if (!load->is_done && !take_fields(*s, load)) {
                 set_done(load, OK);
             }
-            if (!load->is_done && (count == 1 || is_sociable(*s, load->key))) {
+            if (!load->is_done && (count == 1 || is_sociable(*s, load))) {
                 loads[n++] = load;
             }
         }

@@ -117,7 +117,7 @@ def run_unit(tally, name=None):
         short = os.path.basename(program)[len("unit-"):]
         if name is not None and name not in short:
             continue
-        if short == "database-store_mysql":
+        if short.startswith("database-store_"):
             with mariadb() as environment:
                 run_checked("unit " + short, [program], tally, cwd=ASAN, environment=environment)
         else:

@@ -611,6 +611,33 @@ START_TEST(lengths_at_their_limits)
 }
 END_TEST
 
+START_TEST(sources)
+{
+    struct config *c = good(POOL DATABASE "namespaces:\n"
+                                          "  - {prefix: 'a:', read: through, write: through, source: entries}\n"
+                                          "  - {prefix: 'b:', read: through, source: {kind: entries, table: shop.mine}}\n"
+                                          "  - {prefix: 'o:', read: through, source: {table: t, key: 'o:{a}.{b}', value_column: v, "
+                                          "version_column: ver}}\n");
+    const struct config_source *source = c->namespaces[0].source;
+    ck_assert_int_eq(c->namespaces[0].write, WRITE_THROUGH);
+    ck_assert_int_eq(source->kind, SOURCE_ENTRIES);
+    ck_assert_str_eq(source->table, "outrigger_entries");
+    ck_assert_str_eq(source->key_column, "cache_key");
+    ck_assert_str_eq(source->value_column, "value");
+    ck_assert_str_eq(source->flags_column, "flags");
+    ck_assert_str_eq(source->version_column, "version");
+    ck_assert_str_eq(source->expires_column, "expires_at");
+    ck_assert_str_eq(c->namespaces[1].source->table, "shop.mine");
+    ck_assert_str_eq(c->namespaces[1].source->key_column, "cache_key");
+    source = c->namespaces[2].source;
+    ck_assert_int_eq(source->kind, SOURCE_TABLE);
+    ck_assert_str_eq(source->key, "o:{a}.{b}");
+    ck_assert_ptr_null(source->key_column);
+    ck_assert_str_eq(source->version_column, "ver");
+    config_destroy(&c);
+}
+END_TEST
+
 /* Cut anywhere, the text is refused or read; nothing leaks and nothing is read that is not there. */
 START_TEST(truncated_anywhere)
 {
@@ -684,8 +711,10 @@ START_TEST(the_real_file)
     ck_assert_uint_eq(c->listen_count, 2);
     ck_assert_uint_eq(c->pool.node_count, 2);
     ck_assert_uint_eq(c->pool.nodes[1].weight, 2);
-    ck_assert_uint_eq(c->namespace_count, 2);
+    ck_assert_uint_eq(c->namespace_count, 3);
     ck_assert_str_eq(c->namespaces[1].name, "package");
+    ck_assert_int_eq(c->namespaces[2].write, WRITE_THROUGH);
+    ck_assert_str_eq(c->namespaces[2].source->table, "outrigger_entries");
     ck_assert_int_eq(c->namespaces[1].read, READ_THROUGH);
     ck_assert_int_eq(c->pool.versions, VERSIONS_ON);
     ck_assert_str_eq(c->database->password, "pw");
@@ -734,7 +763,7 @@ START_TEST(the_real_file_shows_the_defaults)
     SAME(namespaces[0].read), SAME(namespaces[0].write), SAME(namespaces[0].on_set);
     SAME(namespaces[1].ttl_s), SAME(namespaces[1].ttl_jitter_s), SAME(namespaces[1].negative_ttl_s), SAME(namespaces[1].lease_wait_ms);
     SAME(namespaces[1].lease_ttl_s), SAME(namespaces[1].tombstone_ttl_s);
-    SAME(database->threads), SAME(database->queue), SAME(database->connect_timeout_ms), SAME(database->timeout_ms);
+    SAME(database->threads), SAME(database->write_threads), SAME(namespaces[1].source->kind), SAME(database->queue), SAME(database->connect_timeout_ms), SAME(database->timeout_ms);
     SAME(bus->publish_timeout_ms), SAME(bus->max_pending), SAME(bus->stream_max_age_s), SAME(bus->stream_max_bytes);
     SAME(bus->stream_replicas), SAME(bus->ack_wait_ms), SAME(has_admin), SAME(admin_public), SAME(log_level), SAME(max_clock_skew_ms);
     SAME(sidecar_id);
@@ -861,6 +890,7 @@ int main(void)
     Suite *suite = suite_create("config");
     TCase *well = tcase_create("well");
     tcase_add_test(well, every_default);
+    tcase_add_test(well, sources);
     tcase_add_test(well, defaults_of_sections);
     tcase_add_test(well, every_option_of_the_process);
     tcase_add_test(well, listeners_and_tls);

@@ -85,6 +85,62 @@ START_TEST(row_key_is_the_key_without_the_prefix)
 }
 END_TEST
 
+START_TEST(sql_of_a_composite_key)
+{
+    char *columns[] = {"a", "b"};
+    make((struct config_source){.table = "orders",
+                                .key = "package:{customer}/{id}",
+                                .value_columns = columns,
+                                .value_column_count = 2,
+                                .version_column = "ver"},
+         1000);
+    ck_assert_uint_eq(source_key_at(&source, 0), SOURCE_KEY);
+    ck_assert_uint_eq(source_key_at(&source, 1), SOURCE_VALUES + 2);
+    ck_assert_uint_eq(source_version_at(&source), SOURCE_VALUES + 3);
+    ck_assert_uint_eq(source_column_count(&source), SOURCE_VALUES + 4);
+    check_sql(NULL, "SELECT `customer`, NULL, NULL, 0, NULL, `a`, `b`, `id`, `ver` FROM `orders` WHERE `customer` = ? AND `id` = ? LIMIT 16");
+    char *sql = source_sql(&source, &(struct source_select){.key_count = 2});
+    ck_assert_str_eq(sql, "SELECT `customer`, NULL, NULL, 0, NULL, `a`, `b`, `id`, `ver` FROM `orders` WHERE (`customer`,`id`) IN "
+                          "((?,?),(?,?)) LIMIT 32");
+    free(sql);
+}
+END_TEST
+
+START_TEST(a_row_key_is_taken_apart)
+{
+    struct span fields[KEY_FIELDS_MAX];
+    make((struct config_source){.table = "t", .key = "package:x{a}/{b}", .value_column = "v"}, 1000);
+    ck_assert(source_split(&source, source_row_key(&source, SPAN_LIT("package:x1/2/3")), fields));
+    ck_assert(span_eq(fields[0], SPAN_LIT("1")) && span_eq(fields[1], SPAN_LIT("2/3")));
+    ck_assert(!source_split(&source, source_row_key(&source, SPAN_LIT("package:1/2")), fields));
+    ck_assert(!source_split(&source, source_row_key(&source, SPAN_LIT("package:x1")), fields));
+    source_deinit(&source);
+    make((struct config_source){.table = "t", .key_column = "k", .value_column = "v"}, 1000);
+    ck_assert(source_split(&source, source_row_key(&source, SPAN_LIT("package:x1/2")), fields));
+    ck_assert(span_eq(fields[0], SPAN_LIT("x1/2")));
+}
+END_TEST
+
+START_TEST(the_built_in_table_has_whole_keys)
+{
+    make((struct config_source){.kind = SOURCE_ENTRIES, .table = "e", .key_column = "cache_key", .value_column = "value"}, 1000);
+    ck_assert(span_eq(source_row_key(&source, SPAN_LIT("package:bash")), SPAN_LIT("package:bash")));
+}
+END_TEST
+
+START_TEST(versions)
+{
+    uint64_t v = 7;
+    ck_assert_int_eq(source_version(SPAN_LIT(""), &v), OK);
+    ck_assert_uint_eq(v, 0);
+    ck_assert_int_eq(source_version(SPAN_LIT("18446744073709551615"), &v), OK);
+    ck_assert_uint_eq(v, UINT64_MAX);
+    ck_assert_int_eq(source_version(SPAN_LIT("18446744073709551616"), &v), ERR_DATABASE);
+    ck_assert_int_eq(source_version(SPAN_LIT("-1"), &v), ERR_DATABASE);
+    ck_assert_uint_eq(v, UINT64_MAX);
+}
+END_TEST
+
 START_TEST(flags)
 {
     uint32_t f = 7;
@@ -237,10 +293,14 @@ int main(void)
     tcase_add_test(tc, names_are_quoted);
     tcase_add_test(tc, sql_of_several_keys);
     tcase_add_test(tc, row_key_is_the_key_without_the_prefix);
+    tcase_add_test(tc, sql_of_a_composite_key);
+    tcase_add_test(tc, a_row_key_is_taken_apart);
+    tcase_add_test(tc, the_built_in_table_has_whole_keys);
     suite_add_tcase(suite, tc);
     tc = tcase_create("row");
     tcase_add_checked_fixture(tc, NULL, teardown);
     tcase_add_test(tc, flags);
+    tcase_add_test(tc, versions);
     tcase_add_test(tc, expiry);
     tcase_add_test(tc, utf8);
     tcase_add_test(tc, json_of_all_kinds);
