@@ -70,7 +70,8 @@ void aside_start(struct operation *op)
 /* A change has been made in this region: tell the others if they are to know. */
 static void changed(struct operation *op, enum reply_status status)
 {
-    bool is_heard = op->request.op == OP_DELETE || op->namespace->config->on_set == ON_SET_INVALIDATE;
+    bool is_delete = op->request.op == OP_DELETE && !op->request.has_value; /* not of a value that was too large */
+    bool is_heard = is_delete || op->namespace->config->on_set == ON_SET_INVALIDATE;
     if (op->cache->bus == NULL || !is_heard) {
         operation_done(op, status);
         return;

@@ -318,10 +318,14 @@ static void refuse_large(struct session *s, struct operation *op)
 {
     count_client_error(s, ERR_TOO_LARGE);
     s->swallow = op->request.value_len + op->request.value_tail;
-    bool is_meta = op->request.protocol == PROTOCOL_META; /* ms does so in every mode, and whatever its flags say */
-    if (op->request.op == OP_SET || op->request.op == OP_AUTH || is_meta) {
-        op->request.op = op->request.op == OP_AUTH ? OP_AUTH : OP_DELETE;
-        op->request.with = is_meta ? 0 : op->request.with;
+    enum command command = op->request.command;
+    if (op->request.op == OP_AUTH) {
+        dispatch(s, op);
+        return;
+    }
+    if (command == COMMAND_SET || command == COMMAND_MS) { /* ms in every mode, both whatever CAS they name */
+        op->request.op = OP_DELETE;
+        op->request.with = 0;
         dispatch_batch(s->front);
         dispatch(s, op);
         return;

@@ -7,7 +7,7 @@
 
 #define TOKENS_MAX 8   /* no command of ours has more than 7 words; an eighth only tells that there are too many */
 #define HTTP_TOKENS 23 /* how many words of a line memcached looks at */
-#define NUMBERS_MAX 96 /* "VALUE ", " " flags " " length " " cas, "\r\n", "\r\n", "END\r\n" */
+#define NUMBERS_MAX 96 /* "VALUE ", " " flags " " length " " cas, "\r\n", and the tail */
 
 static const struct span no_text;
 static const struct span bad_format = SPAN_LIT("CLIENT_ERROR bad command line format");
@@ -501,7 +501,8 @@ static enum err render_found(const struct request *request, const struct reply *
         return ERR_NOMEM;
     }
     char *at = put_value_head(start, request, reply);
-    return request->is_last ? render_value(out, reply, start, at, "\r\nEND\r\n", 7) : render_value(out, reply, start, at, "\r\n", 2);
+    static const char tail[RENDER_TAIL_MAX] = "\r\nEND\r\n";
+    return render_value(out, reply, start, at, tail, request->is_last ? 7 : 2);
 }
 
 /* One key of get or gat. */

@@ -513,7 +513,8 @@ static enum err render_hit(const struct request *request, const struct reply *re
         at = put_state(at, reply);
     }
     at = token_put_lit(at, "\r\n");
-    return wants_value ? render_value(out, reply, start, at, "\r\n", 2) : chain_commit(out, (size_t)(at - start));
+    static const char tail[RENDER_TAIL_MAX] = "\r\n";
+    return wants_value ? render_value(out, reply, start, at, tail, 2) : chain_commit(out, (size_t)(at - start));
 }
 
 /* A line of a code and return flags. */

@@ -276,7 +276,7 @@ def test_reader_that_owes_too_much(start, directory):
     """Large replies after many small ones, more of them than was expected: when max_client_buffer is full the client is disconnected."""
     node = Memcached(directory, name="large-items", memory_mb=256, arguments=["-I", "32m"]).start()
     try:
-        sidecar = start({"pool": {"nodes": [node.address]}, "max_value_size": "32MiB", "max_client_buffer": "32MiB"})
+        sidecar = start({"pool": {"nodes": [node.address], "timeout": "20s"}, "max_value_size": "32MiB", "max_client_buffer": "32MiB"})
         growth = Growth(sidecar)
         with Wire(sidecar.port, receive_buffer=4096) as lazy:
             assert lazy.set("large", b"l" * 20_000_000) == b"STORED\r\n"
