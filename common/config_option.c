@@ -9,6 +9,7 @@ const char config_option_required[] = "required";
 static const char *const read_names[] = {"aside", "through", NULL};
 static const char *const write_names[] = {"aside", NULL};
 static const char *const on_set_names[] = {"local", "invalidate", NULL};
+static const char *const heartbeat_names[] = {"auto", "off", NULL};
 static const char *const versions_names[] = {"auto", "on", "off", NULL};
 static const char *const log_names[] = {"debug", "info", "warn", "error", NULL};
 

@@ -17,6 +17,8 @@ enum metric {
 
 enum load_result { LOAD_FOUND, LOAD_ABSENT, LOAD_FAILED, LOAD_RESULTS };
 enum query_result { QUERY_OK, QUERY_FAILED, QUERY_RESULTS };
+enum host_kind { HOST_PRIMARY, HOST_REPLICA, HOSTS };
+enum replica_refusal { REFUSED_STALE, REFUSED_OLDER, REFUSED_FAILED, REFUSALS };
 enum error_source { SOURCE_CLIENT, SOURCE_NODE, SOURCE_DATABASE, SOURCE_BUS, SOURCE_CLOCK, SOURCES };
 
 struct metric_registry;

@@ -99,8 +99,8 @@ END_TEST
 START_TEST(defaults_of_sections)
 {
     struct config *c = good(POOL DATABASE "region: west\nbus: {url: 'nats://n'}\nadmin: {}\nnamespaces: [{prefix: 'p:', read: through, " SOURCE "}]\n");
-    ck_assert_str_eq(c->database->primary.host, "db");
-    ck_assert_uint_eq(c->database->primary.port, 3306);
+    ck_assert_str_eq(c->database->primary->host, "db");
+    ck_assert_uint_eq(c->database->primary->port, 3306);
     ck_assert_str_eq(c->database->schema, "shop");
     ck_assert_str_eq(c->database->user, "u");
     ck_assert_str_eq(c->database->password, "");
@@ -281,7 +281,7 @@ START_TEST(every_option_of_database_and_bus)
                                  "  stream_replicas: 3\n"
                                  "  ack_wait: 1s\n"
                                  "  credentials_file: /dev/null\n");
-    ck_assert_str_eq(c->database->primary.path, "/run/mysqld.sock");
+    ck_assert_str_eq(c->database->primary->path, "/run/mysqld.sock");
     ck_assert_str_eq(c->database->schema, "my-shop");
     ck_assert_str_eq(c->database->password, "p$w\"");
     ck_assert_uint_eq(c->database->threads, 256);
@@ -714,7 +714,7 @@ START_TEST(help_and_the_real_file_agree)
         snprintf(key, sizeof key, "%s:", dot == NULL ? line : dot + 1);
         ck_assert_msg(strstr(text, key) != NULL, "%s is not in deploy/outrigger.yaml", line);
     }
-    ck_assert_uint_eq(options, 69);
+    ck_assert_uint_eq(options, 75);
     free(help);
     free(text);
 }
