@@ -34,7 +34,6 @@ def cluster(directory):
     for outrigger in cluster["west"].outriggers:
         outrigger.config["database"]["replica"] = cluster.replica.address
     with cluster:
-        cluster.replica.create_schema(SCHEMA, cluster.user, cluster.password)
         yield cluster
 
 
