@@ -3,7 +3,7 @@
 #include "common/base.h"
 #include "common/err.h"
 
-enum dim { DIM_NONE = -1, DIM_COMMAND, DIM_NAMESPACE, DIM_NODE, DIM_PEER, DIM_LOAD_RESULT, DIM_QUERY_RESULT, DIM_REPLY_RESULT, DIM_AUTH_RESULT, DIM_ERROR, DIM_SOURCE, DIM_HANDSHAKE, DIM_RELOAD, DIMS };
+enum dim { DIM_NONE = -1, DIM_COMMAND, DIM_NAMESPACE, DIM_NODE, DIM_PEER, DIM_LOAD_RESULT, DIM_QUERY_RESULT, DIM_REPLY_RESULT, DIM_AUTH_RESULT, DIM_HOST, DIM_REFUSAL, DIM_ERROR, DIM_SOURCE, DIM_HANDSHAKE, DIM_RELOAD, DIMS };
 
 static const struct metric_def defs[METRIC_COUNT] = {
 #define X(name, exported, type, dim1, dim2, help) {exported, help, METRIC_##type, {DIM_##dim1, DIM_##dim2}},
@@ -43,6 +43,17 @@ static const char *const auth_results[AUTH_RESULTS] = {
     [AUTH_GRANTED] = "granted",
     [AUTH_DENIED] = "denied",
     [AUTH_MALFORMED] = "malformed",
+};
+
+static const char *const hosts[HOSTS] = {
+    [HOST_PRIMARY] = "primary",
+    [HOST_REPLICA] = "replica",
+};
+
+static const char *const refusals[REFUSALS] = {
+    [REFUSED_STALE] = "stale",
+    [REFUSED_OLDER] = "older",
+    [REFUSED_FAILED] = "failed",
 };
 
 static const char *const sources[SOURCES] = {
@@ -108,6 +119,8 @@ struct metric_registry *metric_registry_create(const struct config *config, cons
     r->dims[DIM_QUERY_RESULT] = (struct metric_dim){"result", query_results, QUERY_RESULTS};
     r->dims[DIM_REPLY_RESULT] = (struct metric_dim){"result", reply_results, REPLY_RESULTS};
     r->dims[DIM_AUTH_RESULT] = (struct metric_dim){"result", auth_results, AUTH_RESULTS};
+    r->dims[DIM_HOST] = (struct metric_dim){"host", hosts, HOSTS};
+    r->dims[DIM_REFUSAL] = (struct metric_dim){"reason", refusals, REFUSALS};
     r->dims[DIM_ERROR] = (struct metric_dim){"error", errors, ERR_COUNT};
     r->dims[DIM_SOURCE] = (struct metric_dim){"source", sources, SOURCES};
     r->dims[DIM_HANDSHAKE] = (struct metric_dim){"result", handshakes, HANDSHAKE_RESULTS};

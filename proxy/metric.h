@@ -35,6 +35,8 @@ enum reply_result {
     REPLY_RESULTS
 };
 enum auth_result { AUTH_GRANTED, AUTH_DENIED, AUTH_MALFORMED, AUTH_RESULTS };
+enum host_kind { HOST_PRIMARY, HOST_REPLICA, HOSTS };
+enum replica_refusal { REFUSED_STALE, REFUSED_OLDER, REFUSED_FAILED, REFUSALS };
 enum error_source { SOURCE_CLIENT, SOURCE_NODE, SOURCE_DATABASE, SOURCE_BUS, SOURCE_CLOCK, SOURCES };
 
 enum handshake_result {

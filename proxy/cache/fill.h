@@ -36,6 +36,7 @@ struct fill_target {
     struct span key;
     uint32_t home;
     uint64_t lease;    /* the CAS that was won, and that the key must still have */
+    uint64_t needed;   /* older data may not be stored (freshness_needed()) */
     bool is_tombstone; /* the lease is on a tombstone: its version is that of an invalidation */
 };
 

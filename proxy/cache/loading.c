@@ -1,18 +1,21 @@
 #include "proxy/cache/loading.h"
 
-void loading_prepare(struct cache *cache, const struct namespace *namespace, struct span key, uint64_t lease, struct load *load,
-                     void (*on_done)(struct load *load))
+void loading_prepare(const struct loading *loading, struct load *load, void (*on_done)(struct load *load))
 {
+    struct cache *cache = loading->cache;
+    const struct namespace *namespace = loading->namespace;
     *load = (struct load){
         .reply_to = &cache->loop->mailbox,
         .on_done = on_done,
         .namespace = namespace->index,
-        .lease = lease,
+        .lease = loading->lease,
         .version = cache_version(cache),
+        .min_version = loading->needed,
+        .primary_only = loading->primary_only || node_is_young(cache->pool.nodes[loading->home], 1000000ULL * namespace->config->tombstone_ttl_s),
         .deadline_us = cache->loop->now_us + 1000ULL * cache->config->database->timeout_ms,
-        .key_len = (uint16_t)key.len,
+        .key_len = (uint16_t)loading->key.len,
     };
-    memcpy(load->key, key.data, key.len);
+    memcpy(load->key, loading->key.data, loading->key.len);
 }
 
 void loading_submit(struct cache *cache, struct load *load)

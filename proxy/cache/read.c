@@ -2,6 +2,7 @@
 
 #include "common/guard.h"
 #include "proxy/cache/fill.h"
+#include "proxy/cache/freshness.h"
 #include "proxy/cache/loading.h"
 #include "proxy/cache/refresh.h"
 
@@ -20,6 +21,8 @@ struct read {
     uint64_t lease;      /* the CAS of the lease that we hold; 0: none */
     int64_t ttl;         /* of the entry that is stored, as memcached takes it, while the lease is ours */
     bool is_tombstone;   /* the lease is on a tombstone */
+    uint64_t needed;     /* no row older than this is good enough */
+    bool primary_only;   /* the node could not tell whether the key was invalidated */
     bool is_joined;      /* the load is another reader's */
     bool is_waiting;     /* counted as one that waits */
 };
@@ -103,6 +106,13 @@ static void on_hit(struct operation *op, const struct meta_reply *reply, struct 
 
 /* --- loading --- */
 
+static void prepare(struct read *r, uint64_t lease)
+{
+    struct operation *op = r->op;
+    struct loading loading = {op->cache, op->namespace, op->request.key, op->home, lease, r->needed, r->primary_only};
+    loading_prepare(&loading, &r->load, on_loaded);
+}
+
 static void give_back(struct read *r)
 {
     if (r->lease != 0) {
@@ -116,7 +126,7 @@ static void load(struct operation *op, uint64_t lease)
     struct read *r = read_of(op);
     r->lease = lease;
     r->is_joined = false;
-    loading_prepare(op->cache, op->namespace, op->request.key, lease, &r->load, on_loaded);
+    prepare(r, lease);
     loading_submit(op->cache, &r->load);
 }
 
@@ -127,7 +137,7 @@ static void fill(struct read *r)
     if (r->lease == 0) {
         return;
     }
-    struct fill_target target = {op->cache, op->namespace, op->request.key, op->home, r->lease, r->is_tombstone};
+    struct fill_target target = {op->cache, op->namespace, op->request.key, op->home, r->lease, r->needed, r->is_tombstone};
     r->ttl = fill_loaded(&target, &r->load, op->request.op == OP_GAT ? op->request.exptime : FILL_TTL_OWN);
 }
 
@@ -177,6 +187,7 @@ static void on_won(struct operation *op, const struct meta_reply *reply)
     metrics_add(cache->metrics, METRIC_LEASE_WINS, op->namespace->index, 1);
     cache_observe(cache, reply->cas);
     r->is_tombstone = reply->stale;
+    r->needed = freshness_needed(reply->cas, reply->stale);
     load(op, reply->cas);
 }
 
@@ -190,8 +201,9 @@ static void on_wait(struct operation *op, const struct meta_reply *reply)
         metrics_add(cache->metrics, METRIC_LEASE_WAITS, op->namespace->index, 1);
     }
     cache_observe(cache, reply->cas);
+    r->needed = freshness_needed(reply->cas, reply->stale);
     /* Same lease: nothing has been invalidated between its load and this read, so its result is as good as one of our own. */
-    loading_prepare(cache, op->namespace, op->request.key, reply->cas, &r->load, on_loaded);
+    prepare(r, reply->cas);
     r->is_joined = true;
     if (loader_join(cache->loader, &r->load)) {
         return;
@@ -229,17 +241,24 @@ static bool serve_meanwhile(struct operation *op, const struct meta_reply *reply
     metrics_add(op->cache->metrics, METRIC_STALE_HITS, op->namespace->index, reply->stale);
     if (reply->won) {
         cache_observe(op->cache, reply->cas);
-        refresh_start(&(struct fill_target){op->cache, op->namespace, op->request.key, op->home, reply->cas, reply->stale});
+        refresh_start(&(struct fill_target){op->cache, op->namespace, op->request.key, op->home, reply->cas, reply->cas, reply->stale});
     }
     on_hit(op, reply, chunk);
     return true;
+}
+
+/* The cache can not help; the source can. */
+static void load_without_node(struct operation *op)
+{
+    read_of(op)->primary_only = true;
+    load(op, 0);
 }
 
 static void on_reply(struct node_call *call, enum err err, const struct meta_reply *reply, struct chunk *chunk)
 {
     struct operation *op = container_of(call, struct operation, call);
     if (unlikely(err != OK || reply->status != META_VA)) {
-        load(op, 0); /* the cache can not help; the source can */
+        load_without_node(op);
     } else if (likely(!reply->won && !reply->wait && !reply->stale)) {
         on_hit(op, reply, chunk);
     } else if (serve_meanwhile(op, reply, chunk)) {
@@ -266,7 +285,7 @@ static void ask(struct operation *op)
     op->call.on_reply = on_reply;
     enum err err = cache_submit(op->cache, op->home, &meta, (struct span){NULL, 0}, NULL, &op->call);
     if (unlikely(err != OK)) {
-        load(op, 0);
+        load_without_node(op);
     }
 }
 

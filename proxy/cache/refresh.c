@@ -30,7 +30,8 @@ void refresh_start(const struct fill_target *target)
     struct cache *cache = target->cache;
     struct refresh *refresh = xmalloc(sizeof *refresh);
     refresh->target = *target;
-    loading_prepare(cache, target->namespace, target->key, target->lease, &refresh->load, on_loaded);
+    struct loading loading = {cache, target->namespace, target->key, target->home, target->lease, target->needed, false};
+    loading_prepare(&loading, &refresh->load, on_loaded);
     refresh->target.key = span_of(refresh->load.key, refresh->load.key_len);
     metrics_add(cache->metrics, METRIC_REFRESHES, target->namespace->index, 1);
     cache->pending++;
