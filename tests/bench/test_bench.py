@@ -581,9 +581,9 @@ def test_report_says_what_was_reached():
 def test_report_of_a_part():
     """One protocol failed, twemproxy was not wanted: what there is, and why the rest is not there."""
     data = {"machine": {}, "cpus": {"proxy": 0, "load": 1, "nodes": 1}, "workloads": {}, "memory": {},
-            "failed": {"protocol-50x1": "protocol-50x1: meta does not answer"}}
+            "failed": {"protocol-50x1": "protocol-50x1: meta does not answer (exit status 1 of: /somewhere/load)"}}
     text = report.write(data, measure.Plan(5, 3, 3.0, 0.5, 100))
-    assert "**Failed:** protocol-50x1: meta does not answer" in text
+    assert "**Failed:** protocol-50x1: meta does not answer\n" in text
     assert "## Protocols" not in text
     direct = {name: runs for name, runs in results(1, 1, 1)["protocol-50x1"]["closed"].items() if name.startswith("direct")}
     data["workloads"]["protocol-50x1"] = {"name": "protocol-50x1", "node": "both", "rate": 50, "closed": direct, "open": direct}

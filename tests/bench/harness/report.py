@@ -97,7 +97,8 @@ def _must_reach(data: Dict[str, Any], plan: Plan) -> str:
     for v in targets.verdicts(data["workloads"]):
         reached = "not measured" if v.measured is None else _DASH if v.reached is None else "yes" if v.reached else "**no**"
         rows.append([v.what, v.target, _spread(v.measured, 3 if v.unit == "×" else 1) + (f" {v.unit}" if v.measured else ""), reached])
-    warning += "".join(f"**Failed:** {message}\n\n" for message in data.get("failed", {}).values())
+    # The command line behind the message has paths of this machine.
+    warning += "".join(f"**Failed:** {message.split(' (exit status')[0]}\n\n" for message in data.get("failed", {}).values())
     return warning + _table(["", "target", "measured", "reached"], rows)
 
 
@@ -180,6 +181,18 @@ def _memory(data: Dict[str, Any]) -> str:
     return _table(["peer", "process before", "per 1,000 idle connections, never used", "per 1,000, after one GET on each"], rows)
 
 
+_RUN = """\
+`tests/bench/run` builds what it needs in `build-release/` and measures everything, for half an hour or more; nothing else should run meanwhile.
+
+* `--list` names the workloads, `--only NAME` (repeatable) runs one of them, or all with NAME in their names: `--only protocol` for meta and binary beside
+  classic, `--only beside-large` for small values beside large ones, `--only memory` for idle connections. `--peers direct` needs no sidecar.
+* `--quick` takes short rounds, to see that everything works; its figures are not to be quoted. `--rounds N` and `--duration S` choose in between.
+* `--json FILE` keeps all that was measured, `--from-json FILE` reports on it again, `--report FILE` writes this page. `--outrigger PATH` measures that binary.
+* A workload in which a peer does not answer its protocol as it should fails, with what came back instead; the others go on, and the exit status is 1.
+* The load generator alone: `build-release/tests/bench/load --help`. It speaks `--protocol classic`, `meta`, `meta-bare` (no opaque) and `binary`, with `--multi-get`
+  as clients do it: `mg … k q` with `mn` behind, GETKQ with NOOP behind.
+"""
+
 _BY_PROTOCOL = """\
 GET hits as clients of each protocol send them: `get KEY`, `mg KEY v f O<8 digits>`, binary GET. Outrigger has the scripted nodes behind it (which
 it speaks meta with, whatever the client speaks); memcached is the real one, without a proxy, with one thread. Ratios are within a round.
@@ -197,7 +210,7 @@ def _has(data: Dict[str, Any], peers: Tuple[str, ...]) -> bool:
 
 def write(data: Dict[str, Any], plan: Plan) -> str:
     parts = ["# Performance\n", "Written by `tests/bench/run --report`; every figure is from one run of it.\n",
-             "## Machine\n", _machine(data), "## How it is measured\n", _how(data, plan)]
+             "## How to run it\n", _RUN, "## Machine\n", _machine(data), "## How it is measured\n", _how(data, plan)]
     sections = [("Must reach", "Ratios are to twemproxy in the same rounds, unless the line says otherwise.\n",
                  lambda d: _must_reach(d, plan)),
                 ("Throughput", "", _throughput), ("CPU of the proxy", "", _cpu), ("Latency at a fixed rate", "", _latency),
