@@ -173,7 +173,7 @@ void operation_fail(struct operation *op, const char *fmt, ...)
 void operation_fail_node(struct operation *op, enum err err)
 {
     if (unlikely(err == ERR_INVALID)) {
-        operation_tell(op, REPLY_ERROR, SPAN_LIT("CLIENT_ERROR a key with spaces or line ends may have 187 bytes at most"));
+        operation_tell(op, REPLY_ERROR, SPAN_LIT("CLIENT_ERROR a key with spaces or line ends may have 186 bytes at most"));
         return;
     }
     operation_fail(op, "node %s: %s", home_name(op), err_text(err));

@@ -165,7 +165,8 @@ static void on_delivery_applied(void *ctx, enum err err, enum invalidate_result 
     struct delivery *delivery = remote->delivery;
     remote->cache->remote_pending--;
     free(remote);
-    delivery_done(delivery, err);
+    /* A key that can not be sent to a node is not in one either: there is nothing to do, and would not be if it came again. */
+    delivery_done(delivery, err == ERR_INVALID ? OK : err);
 }
 
 void invalidate_delivery(struct cache *cache, struct delivery *delivery)

@@ -379,6 +379,9 @@ static bool take_request(struct session *s)
             refuse_large(s, op);
         } else {
             s->storing = op;
+            if (unlikely(request.value_len + request.value_tail == 0)) { /* there is nothing to wait for */
+                take_value(s);
+            }
         }
         return true;
     case PARSE_ERROR:

@@ -8,12 +8,14 @@
 #ifndef PROXY_PROTOCOL_CODEC_H
 #define PROXY_PROTOCOL_CODEC_H
 
+#include "proxy/protocol/binary.h"
 #include "proxy/protocol/classic.h"
 
 struct codec {
     bool is_decided;
     bool is_binary;
     struct classic classic;
+    struct binary binary;
 };
 
 void codec_init(struct codec *codec);

@@ -168,6 +168,8 @@ enum err meta_write(struct chain *out, const struct meta_request *request)
     }
     if (likely(request->with == (META_WANT_VALUE | META_WANT_FLAGS))) {
         at = token_put_lit(at, " v f\r\n");
+    } else if (request->with == (META_WANT_VALUE | META_WANT_FLAGS | META_WANT_CAS)) {
+        at = token_put_lit(at, " v f c\r\n");
     } else {
         at = token_put_lit(put_options(put_wants(at, request->with), request), "\r\n");
     }
@@ -284,11 +286,27 @@ static enum meta_result parse_value(const char *data, size_t len, size_t line_le
     return META_REPLY;
 }
 
-/* "VA LENGTH f0\r\n", with no second look at any byte. Otherwise 0, else the line's length. */
-static inline size_t parse_plain_value_line(const char *data, size_t len, uint64_t *value_len)
+/* " c" CAS "\r\n" at p; NULL if it is not, else its end. */
+static inline const char *parse_plain_cas(const char *p, const char *end, uint64_t *cas)
 {
-    static const char rest[] = " f0\r\n";
+    if (end - p < 5 || p[0] != ' ' || p[1] != 'c') {
+        return NULL;
+    }
+    p += 2;
+    const char *limit = p + MIN((size_t)(end - p), 19U); /* so many digits fit */
+    uint64_t number = 0;
+    for (; p < limit && (unsigned char)(*p - '0') <= 9; p++) {
+        number = number * 10 + (unsigned char)(*p - '0');
+    }
+    *cas = number;
+    return end - p >= 2 && p[-1] != 'c' && p[0] == '\r' && p[1] == '\n' ? p + 2 : NULL;
+}
+
+/* "VA LENGTH f0\r\n" or "VA LENGTH f0 cCAS\r\n", with no second look at any byte. Otherwise 0, else the line's length. */
+static inline size_t parse_plain_value_line(const char *data, size_t len, uint64_t *value_len, uint64_t *cas)
+{
     const char *p = data + 3;
+    const char *end = data + len;
     const char *limit = data + MIN(len, 3 + 18U);
     if (len < 4 || memcmp(data, "VA ", 3) != 0) {
         return 0;
@@ -297,11 +315,16 @@ static inline size_t parse_plain_value_line(const char *data, size_t len, uint64
     for (; p < limit && (unsigned char)(*p - '0') <= 9; p++) {
         number = number * 10 + (unsigned char)(*p - '0');
     }
-    if (p == data + 3 || (size_t)(data + len - p) < sizeof rest - 1 || memcmp(p, rest, sizeof rest - 1) != 0) {
+    if (p == data + 3 || end - p < 5 || memcmp(p, " f0", 3) != 0) {
         return 0;
     }
     *value_len = number;
-    return (size_t)(p - data) + sizeof rest - 1;
+    p += 3;
+    if (likely(p[0] == '\r' && p[1] == '\n')) {
+        return (size_t)(p + 2 - data);
+    }
+    p = parse_plain_cas(p, end, cas);
+    return p == NULL ? 0 : (size_t)(p - data);
 }
 
 static enum meta_result refuse_value(size_t value_len, size_t line_len, size_t *consumed)
@@ -350,9 +373,11 @@ enum meta_result meta_parse(const char *data, size_t len, size_t max_value, stru
     *need = 0;
     *out = (struct meta_reply){.ttl = -1};
     uint64_t value_len;
-    size_t line_len = parse_plain_value_line(data, len, &value_len);
+    uint64_t cas = 0;
+    size_t line_len = parse_plain_value_line(data, len, &value_len, &cas);
     if (likely(line_len > 0)) {
         out->value_len = value_len;
+        out->cas = cas;
         if (unlikely(value_len > max_value)) {
             return refuse_value(value_len, line_len, consumed);
         }

@@ -5,6 +5,7 @@ import time
 
 import pytest
 
+import binary
 import raw_nats
 from local.cluster import Cluster
 from support import Growth, Wire, in_threads, sees, until
@@ -193,6 +194,18 @@ def test_keys_of_all_kinds(wires, key):
         until(lambda: wires[name].ask(b"get %s\r\n" % key, b"END\r\n") == b"END\r\n", f"gone from {name}")
 
 
+@pytest.mark.parametrize("key", [b"a b\r\n\0\x01\xff", b" \n", b"\0", "\u00fc \u00fc".encode()])
+def test_keys_of_the_binary_protocol(cluster, wires, key):
+    """They may hold any bytes, and are heard of in other regions all the same."""
+    clients = {name: binary.Client(Wire(cluster[name].outrigger.port)) for name in ("east", "west")}
+    for client in clients.values():
+        assert client.ask(binary.store("set", key, b"v")).status == binary.OK
+    assert clients["east"].ask(binary.packet("delete", key)).status == binary.OK
+    until(lambda: clients["west"].ask(binary.get(key)).status == binary.NOT_FOUND, "the key gone from west")
+    for client in clients.values():
+        client.wire.close()
+
+
 # ---- what no sidecar would send
 
 def event(key: str, version: int, **more) -> bytes:
@@ -221,6 +234,17 @@ def test_malformed_messages(cluster, wires):
     until(lambda: consumer(cluster, "east", "west")["num_ack_pending"] == 0, "all being settled")
     assert consumer(cluster, "east", "west")["num_redelivered"] == 0
     assert growth.of("outrigger_bus_malformed_total", peer="east") == len(HOSTILE)
+
+
+def test_a_key_that_no_node_can_hold(cluster, wires):
+    """With spaces, and too long for base64: nothing is cached under it, so there is nothing to do, and it does not come again."""
+    before = consumer(cluster, "east", "west")["num_redelivered"]
+    raw_nats.publish(cluster["east"].nats.port, *[("outrigger.inval.east.key", event(prefix + " " * 200, 1)) for prefix in ("", "version:")])
+    wires["west"].set("behind", b"1")
+    assert wires["east"].delete("behind") in (b"DELETED\r\n", b"NOT_FOUND\r\n")
+    until(lambda: wires["west"].get("behind") is None, "the event behind them being applied")
+    until(lambda: consumer(cluster, "east", "west")["num_ack_pending"] == 0, "both being settled")
+    assert consumer(cluster, "east", "west")["num_redelivered"] == before
 
 
 def test_messages_of_a_newer_version(cluster, wires):
