@@ -318,7 +318,7 @@ static void refuse_large(struct session *s, struct operation *op)
 {
     count_client_error(s, ERR_TOO_LARGE);
     s->swallow = op->request.value_len + op->request.value_tail;
-    if (op->request.op == OP_SET || op->request.op == OP_AUTH) {
+    if (op->request.op == OP_SET || op->request.op == OP_AUTH) { /* an OP_AUTH without its value is answered as one that failed */
         op->request.op = op->request.op == OP_SET ? OP_DELETE : OP_AUTH;
         dispatch_batch(s->front);
         dispatch(s, op);

@@ -322,7 +322,7 @@ def test_binary_authentication(binary_address):
         assert answer(wire.send(packet(GET, b"bin")))[0] == 0x20
 
 
-@pytest.mark.parametrize("opcode", [NOOP, GET, GETQ, SET, 0x10, 0x07, 0x08, 0x1c])
+@pytest.mark.parametrize("opcode", [NOOP, GET, GETQ, SET, 0x10, 0x07, 0x08, 0x1c, 0x99, 0x04])  # the last two: no such command, and no key
 def test_binary_before(binary_address, opcode):
     key = b"k" if opcode in (GET, GETQ, SET, 0x1c) else b""
     extras = {SET: b"\0" * 8, 0x1c: b"\0" * 4}.get(opcode, b"")
