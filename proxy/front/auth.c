@@ -48,7 +48,12 @@ enum parse_result auth_parse(struct codec *codec, const char *data, size_t len, 
         return PARSE_MORE;
     }
     if (codec->is_binary || (!codec->is_decided && (unsigned char)data[0] == BINARY_MAGIC)) {
-        return codec_parse(codec, data, len, consumed, out, error);
+        enum parse_result result = codec_parse(codec, data, len, consumed, out, error);
+        if (result == PARSE_ERROR || (result == PARSE_CLOSE && error->len > 0)) { /* not even what is wrong with a request is told: it is one that is not allowed */
+            out->command = COMMAND_SASL;
+            return PARSE_REQUEST;
+        }
+        return result;
     }
     codec->is_decided = true;
     return parse_text(data, len, consumed, out, error);

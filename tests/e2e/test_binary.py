@@ -248,6 +248,28 @@ def test_too_large(client):
         assert client.ask(get(b"k")).status == left
 
 
+def test_too_large_with_a_cas(plain):
+    """memcached drops the old value in any case, the sidecar only one with that CAS."""
+    with Wire(plain.outrigger.port) as wire:
+        client = Client(wire)
+        cas = client.ask(store("set", b"k", b"old")).cas
+        for given, left in ((cas + 1, bin.OK), (cas, bin.NOT_FOUND)):
+            assert client.ask(store("setq", b"k", b"x" * (MEGABYTE + 1), cas=given)).status == bin.TOO_LARGE
+            assert client.ask(get(b"k")).status == left
+
+
+def test_a_node_that_is_away(start):
+    """Quiet or not, everything is told, in order; what needs no node is answered as ever."""
+    sidecar = start({"pool": {"nodes": ["127.0.0.1:1"]}}, until="listening")
+    with Wire(sidecar.port) as wire:
+        replies = Client(wire).all(get(b"k", "getkq", opaque=1), store("setq", b"k", b"v", opaque=2), store("set", b"k", b"", opaque=3),
+                                   packet("deleteq", b"k", opaque=4), count("incrq", b"k", 1, 1, 0, opaque=5), touch("touch", b"k", 1, opaque=6),
+                                   packet("flushq", opaque=7))
+    assert [r.opaque for r in replies] == [1, 2, 3, 4, 5, 6, 7]
+    for reply in replies:
+        assert reply.status == bin.TEMPORARY and reply.value.startswith(b"node 127.0.0.1:1: "), reply
+
+
 @pytest.mark.parametrize("sent", [packet("get"), packet("get", b"k", b"v"), packet("noop", b"k"), packet("set", b"k", b"v"), packet("flush", extras=b"\0"),
                                   packet("get", b"k" * 251), packet("delete", b"k", b"v"), packet("incr", b"k"), packet("touch", b"k"),
                                   packet("quitq", b"", b"v"), packet("sasl_list", b"k"), store("set", b"", b"v")])

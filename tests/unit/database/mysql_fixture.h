@@ -10,6 +10,7 @@
 #include "tests/unit/check_main.h"
 
 struct fixture {
+    struct address address;
     struct config_database database;
     MYSQL *admin;
 };
@@ -32,8 +33,10 @@ static inline bool fixture_init(void)
             exit(2);
         }
     }
+    fixture.address = (struct address){.text = parts[0], .host = parts[0], .port = (uint16_t)atoi(parts[1])};
     fixture.database = (struct config_database){
-        .primary = {.text = parts[0], .host = parts[0], .port = (uint16_t)atoi(parts[1])},
+        .primary = &fixture.address,
+        .primary_count = 1,
         .user = parts[2],
         .password = parts[3],
         .schema = parts[4],
