@@ -360,7 +360,7 @@ static bool may_go_on(const struct session *s)
 {
     uint32_t limit = likely(s->front->cache->pending < PENDING_HIGH) ? QUEUE_MAX : QUEUE_CROWDED;
     uint64_t under_way_max = MIN(UNDER_WAY_BYTES, s->front->config->max_client_buffer / 2);
-    bool has_room = (uint64_t)s->queued * s->reply_len < under_way_max || s->queued == 0;
+    bool has_room = s->storing != NULL || s->queued == 0 || (uint64_t)s->queued * s->reply_len < under_way_max;
     return s->stream.is_open && !s->is_blocked && !s->is_finishing && s->queued < limit && has_room && s->stream.out.bytes < STREAM_HIGH;
 }
 
