@@ -63,7 +63,8 @@ void loop_deinit(struct loop *loop)
 
 void loop_turn(struct loop *loop, bool may_wait)
 {
-    event_base_loop(loop->base, likely(may_wait && list_is_empty(&loop->unread)) ? EVLOOP_ONCE : EVLOOP_NONBLOCK);
+    /* EVLOOP_NONBLOCK alone would go on for as long as there is anything ready. */
+    event_base_loop(loop->base, likely(may_wait && list_is_empty(&loop->unread)) ? EVLOOP_ONCE : EVLOOP_ONCE | EVLOOP_NONBLOCK);
     if (unlikely(!list_is_empty(&loop->unread))) {
         stream_read_unread(loop);
     }

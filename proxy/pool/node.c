@@ -8,7 +8,7 @@
 #define NODE_VERSION_SIZE 48
 #define GREETING "version\r\n"
 #define VERSIONS_SINCE 10628 /* memcached 1.6.28 takes the CAS from us */
-#define OUTPUT_MAX (64U << 20) /* bytes not yet written to one node; beyond: ERR_OVERLOAD */
+#define OUTPUT_MAX (64U << 20) /* bytes not yet written to one node, besides one value of the largest size; beyond: ERR_OVERLOAD */
 
 enum connection_state { DOWN, RESOLVING, CONNECTING, GREETING_SENT, UP };
 
@@ -21,7 +21,8 @@ struct connection {
     struct resolution resolution;
     struct timer timer; /* DOWN: the next try; CONNECTING and GREETING_SENT: give up; UP: the tick */
     struct slots slots;
-    uint64_t heard_us; /* when the last byte came, or when the FIFO became non-empty */
+    uint64_t heard_us; /* when the last byte came, when the FIFO became non-empty, or when a full socket was last seen to take more */
+    uint64_t taken;    /* bytes that the socket had taken at the last tick */
     bool is_ticking;   /* UP: the timer runs; it stops by itself when there is nothing under way */
     uint32_t retry_ms;
     size_t swallow; /* bytes of a value that is larger than we take */
@@ -343,6 +344,10 @@ static void on_timer(struct timer *timer)
         return;
     }
     timer_start(&c->timer, TICK_US);
+    if (c->stream.is_stuck && c->stream.bytes_out != c->taken) {
+        c->heard_us = now_us; /* a large value is on its way, and moves */
+    }
+    c->taken = c->stream.bytes_out;
     expire(c, now_us);
     if (c->state == UP && c->slots.expired > 0 && now_us - c->heard_us >= 1000ULL * c->node->context.config->pool.timeout_ms) {
         stream_close(&c->stream, ERR_TIMEOUT); /* silent for a whole timeout: nothing will come any more */
@@ -358,12 +363,19 @@ static const struct stream_ops connection_ops = {
 
 /* --- submitting --- */
 
-static enum err check(const struct connection *c)
+/* Large values that wait to be written lock out others of their kind first: small requests may wait behind twice as much. */
+static bool is_full(const struct connection *c, size_t value_len)
+{
+    size_t limit = OUTPUT_MAX + c->node->context.config->max_value_size;
+    return c->stream.out.bytes > (value_len < CHAIN_REF_MIN ? 2 * limit : limit);
+}
+
+static enum err check(const struct connection *c, size_t value_len)
 {
     if (unlikely(c->state != UP)) {
         return ERR_UNAVAILABLE;
     }
-    if (unlikely(!slots_have_room(&c->slots) || c->stream.out.bytes > OUTPUT_MAX)) {
+    if (unlikely(!slots_have_room(&c->slots) || (c->stream.out.bytes > OUTPUT_MAX && is_full(c, value_len)))) {
         return ERR_OVERLOAD;
     }
     return OK;
@@ -401,7 +413,7 @@ static void pushed(struct connection *c, struct node_call *call)
 enum err node_submit(struct node *node, const struct meta_request *request, struct span value, struct chunk *chunk, struct node_call *call)
 {
     struct connection *c = pick(node, request->key);
-    enum err err = check(c);
+    enum err err = check(c, value.len);
     if (unlikely(err != OK)) {
         count_error(node, err);
         return err;
@@ -427,7 +439,7 @@ enum err node_submit(struct node *node, const struct meta_request *request, stru
 enum err node_submit_line(struct node *node, struct span line, struct node_call *call)
 {
     struct connection *c = &node->connections[0];
-    enum err err = check(c);
+    enum err err = check(c, 0);
     if (err == OK) {
         err = chain_append(&c->stream.out, line.data, line.len);
     }

@@ -1,6 +1,7 @@
 #include "proxy/net/stream.h"
 
 #include <fcntl.h>
+#include <netinet/in.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
@@ -73,19 +74,40 @@ static const struct stream_ops ops = {.on_data = on_data, .on_eof = on_eof, .on_
 
 static void turn(void)
 {
-    event_base_loop(loop.base, EVLOOP_NONBLOCK);
-    stream_flush_dirty(&loop);
-    stream_bury_dead(&loop);
+    loop_turn(&loop, false);
+}
+
+static void open_on(const int fds[2])
+{
+    ck_assert_int_eq(loop_init(&loop, NULL, 256 << 20), OK);
+    probe = (struct probe){.item_len = 10};
+    peer = fds[1];
+    stream_open(&probe.stream, &loop, &ops, fds[0]);
 }
 
 static void setup(void)
 {
     int fds[2];
     ck_assert_int_eq(socketpair(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK, 0, fds), 0);
-    ck_assert_int_eq(loop_init(&loop, NULL, 256 << 20), OK);
-    probe = (struct probe){.item_len = 10};
-    peer = fds[1];
-    stream_open(&probe.stream, &loop, &ops, fds[0]);
+    open_on(fds);
+}
+
+/* TCP takes more at once than a socketpair does. */
+static void setup_tcp(void)
+{
+    struct sockaddr_in address = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
+    socklen_t len = sizeof address;
+    int listening = socket(AF_INET, SOCK_STREAM, 0);
+    int fds[2];
+    ck_assert_int_eq(bind(listening, (struct sockaddr *)&address, len), 0);
+    ck_assert_int_eq(listen(listening, 1), 0);
+    ck_assert_int_eq(getsockname(listening, (struct sockaddr *)&address, &len), 0);
+    fds[1] = socket(AF_INET, SOCK_STREAM, 0);
+    ck_assert_int_eq(connect(fds[1], (struct sockaddr *)&address, len), 0);
+    fds[0] = accept4(listening, NULL, NULL, SOCK_NONBLOCK);
+    fcntl(fds[1], F_SETFL, O_NONBLOCK);
+    close(listening);
+    open_on(fds);
 }
 
 static void teardown(void)
@@ -274,6 +296,56 @@ START_TEST(memory_at_its_limit_closes_the_one_who_wants_more)
 }
 END_TEST
 
+START_TEST(a_turn_receives_only_so_much)
+{
+    char piece[65536];
+    size_t sent = 0;
+    memset(piece, 'x', sizeof piece);
+    probe.item_len = 64 << 20;
+    probe.says_need = true;
+    send_all("x", 1); /* now it is known how long it will be */
+    while (sent < 1 << 20) {
+        ssize_t n = write(peer, piece, sizeof piece);
+        if (n <= 0) {
+            break;
+        }
+        sent += (size_t)n;
+    }
+    ck_assert_uint_gt(sent, 2 * STREAM_RECEIVE_MAX);
+    uint64_t before = probe.stream.bytes_in;
+    while (probe.stream.bytes_in == before) {
+        turn();
+    }
+    ck_assert_uint_le(probe.stream.bytes_in - before, STREAM_RECEIVE_MAX);
+    while (probe.stream.bytes_in < before + sent) {
+        turn();
+    }
+}
+END_TEST
+
+START_TEST(a_turn_writes_only_so_much)
+{
+    size_t len = 8 << 20;
+    struct chunk *big = chunk_get(&loop.chunks, len);
+    memset(big->data, 'x', len);
+    ck_assert_int_eq(chain_append_ref(&probe.stream.out, big, big->data, len), OK);
+    chunk_unref(&big);
+    stream_dirty(&probe.stream);
+    uint64_t before;
+    uint32_t full_turns = 0;
+    static char buffer[1 << 20];
+    do {
+        before = probe.stream.bytes_out;
+        turn();
+        ck_assert_uint_le(probe.stream.bytes_out - before, 2 * STREAM_WRITE_MAX); /* by the event and by the end of the turn */
+        full_turns += probe.stream.bytes_out - before >= STREAM_WRITE_MAX;
+        while (read(peer, buffer, sizeof buffer) > 0) {
+        }
+    } while (probe.stream.out.bytes > 0);
+    ck_assert_uint_gt(full_turns, 0); /* the socket would have taken more */
+}
+END_TEST
+
 int main(void)
 {
     Suite *suite = suite_create("stream");
@@ -291,5 +363,10 @@ int main(void)
     tcase_add_test(tc, a_pause_leaves_input_in_the_kernel);
     tcase_add_test(tc, memory_at_its_limit_closes_the_one_who_wants_more);
     suite_add_tcase(suite, tc);
+    TCase *tcp = tcase_create("tcp");
+    tcase_add_checked_fixture(tcp, setup_tcp, teardown);
+    tcase_add_test(tcp, a_turn_receives_only_so_much);
+    tcase_add_test(tcp, a_turn_writes_only_so_much);
+    suite_add_tcase(suite, tcp);
     return check_main(suite);
 }

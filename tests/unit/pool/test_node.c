@@ -371,6 +371,73 @@ START_TEST(destruction_ends_what_is_under_way)
 }
 END_TEST
 
+static enum err set(struct expectation *e, struct chunk *chunk, size_t len)
+{
+    *e = (struct expectation){.call.on_reply = on_reply};
+    struct meta_request request = {.command = META_SET, .key = span_str("k"), .value_len = len - 2};
+    return node_submit(node, &request, span_of(chunk->data, len), chunk, &e->call);
+}
+
+/* Takes what has been written to it, a piece every now and then; nothing is said. */
+static size_t take_a_piece(void)
+{
+    static char piece[100000];
+    turn();
+    usleep(5000);
+    ssize_t n = read(client, piece, sizeof piece);
+    ck_assert_int_ne(n, 0);
+    return n > 0 ? (size_t)n : 0;
+}
+
+START_TEST(a_node_that_still_takes_a_large_value_is_not_silent)
+{
+    struct expectation large, small;
+    size_t len = 32 << 20;
+    config.pool.timeout_ms = 700;
+    greet(OURS);
+    turn_until(node_is_up(node));
+    struct chunk *chunk = chunk_get(&loop.chunks, len);
+    memset(chunk->data, 'x', len);
+    ck_assert_int_eq(set(&large, chunk, len), OK);
+    ck_assert_int_eq(get(&small, "k"), OK);
+    uint64_t until_us = clock_mono_us() + 1500000; /* more than two timeouts */
+    while (clock_mono_us() < until_us) {
+        take_a_piece();
+    }
+    ck_assert_int_eq(large.err, ERR_TIMEOUT);
+    ck_assert_int_eq(small.err, ERR_TIMEOUT);
+    ck_assert(node_is_up(node));
+    until_us = clock_mono_us() + 10000000;
+    while (node_is_up(node)) { /* it takes nothing any more */
+        turn();
+        ck_assert_uint_lt(clock_mono_us(), until_us);
+    }
+    chunk_unref(&chunk);
+}
+END_TEST
+
+START_TEST(large_values_that_wait_do_not_lock_out_small_requests)
+{
+    static struct expectation e[100];
+    size_t len = 1 << 20;
+    enum err err = OK;
+    int n = 0;
+    greet(OURS);
+    turn_until(node_is_up(node));
+    struct chunk *chunk = chunk_get(&loop.chunks, len);
+    memset(chunk->data, 'x', len);
+    while (n < 99 && (err = set(&e[n], chunk, len)) == OK) {
+        n++;
+    }
+    ck_assert_int_eq(err, ERR_OVERLOAD);
+    ck_assert_int_ge(n, 65);
+    ck_assert_int_eq(get(&e[n], "k"), OK);
+    chunk_unref(&chunk);
+    node_destroy(&node);
+    ck_assert_int_eq(e[n].replies, 1);
+}
+END_TEST
+
 int main(void)
 {
     Suite *suite = suite_create("node");
@@ -391,6 +458,8 @@ int main(void)
     tcase_add_test(tc, what_is_under_way_is_bounded);
     tcase_add_test(tc, a_stored_value_goes_behind_its_line);
     tcase_add_test(tc, destruction_ends_what_is_under_way);
+    tcase_add_test(tc, a_node_that_still_takes_a_large_value_is_not_silent);
+    tcase_add_test(tc, large_values_that_wait_do_not_lock_out_small_requests);
     suite_add_tcase(suite, tc);
     return check_main(suite);
 }
