@@ -117,9 +117,9 @@ class Talk:
     def result(self) -> Answer:
         return Answer(self.dialect.normalise(self.text, self.sent), self.is_open)
 
-    def until(self, expected: Answer) -> bool:
+    def until(self, expected: Answer, seconds: float = WAIT) -> bool:
         """Receives until that is all that has been answered; False if it does not come to that."""
-        end = time.monotonic() + WAIT
+        end = time.monotonic() + seconds
         while True:
             result = self.result()
             lines = result.text[:result.text.rfind(b"\n") + 1]
@@ -179,14 +179,14 @@ def ask_memcached(path: Address, pings: Pings, pieces: Sequence[bytes], cut: Cut
 
 
 def ask_outrigger(address: Address, pings: Optional[Pings], pieces: Sequence[bytes], expected: Optional[Expected], cut: Cut = whole,
-                  dialect: Any = streams.Text) -> Answer:
+                  dialect: Any = streams.Text, seconds: float = WAIT) -> Answer:
     """The sidecar's answer: what comes until it is the expected one, and whatever comes after that once we send no more. What is cut
-    arrives in pieces if there are `pings`."""
+    arrives in pieces if there are `pings`. An answer that does not come is waited for for so many seconds."""
     talk = Talk(address, dialect, b"".join(pieces))
     so_far = iter(expected.so_far if expected else ())
     try:
         for piece in pieces:
-            if needs_answers(piece) and expected and not talk.until(next(so_far)):
+            if needs_answers(piece) and expected and not talk.until(next(so_far), seconds):
                 return talk.result()
             parts = cut(dialect.substitute(piece, talk.text))
             for part in parts:
@@ -194,7 +194,7 @@ def ask_outrigger(address: Address, pings: Optional[Pings], pieces: Sequence[byt
                 if pings and len(parts) * len(pieces) > 1:
                     pings()
         if expected:
-            talk.until(expected.answer)
+            talk.until(expected.answer, seconds)
         result = talk.result()
         if talk.is_open:
             try:
