@@ -7,6 +7,7 @@ comes back, and whether the connection is still open then.
 import getpass
 import random
 import re
+import select
 import socket
 import time
 from pathlib import Path
@@ -14,7 +15,7 @@ from typing import Any, Callable, Dict, Iterator, List, NamedTuple, Optional, Se
 
 import pytest
 
-from support import Address, Wire, serves  # first: it makes the others importable
+from support import Address, DEADLINE, Wire, serves  # first: it makes the others importable
 import streams
 from local import paths
 from local.process import Process
@@ -94,10 +95,21 @@ class Talk:
         self.is_open = True
 
     def send(self, piece: bytes) -> None:
+        """Takes answers meanwhile: neither side reads while it can not write."""
+        left = memoryview(piece)
+        self.wire.socket.settimeout(0)
         try:
-            self.wire.socket.sendall(piece)
+            while left and self.is_open:
+                readable, writable, _ = select.select([self.wire.socket], [self.wire.socket], [], DEADLINE)
+                assert readable or writable, "neither reads nor writes"
+                if writable:
+                    left = left[self.wire.socket.send(left):]
+                elif self.receive(0):
+                    self.wire.socket.settimeout(0)
         except (BrokenPipeError, ConnectionResetError):
             pass  # it has hung up; receive() will see it
+        finally:
+            self.wire.socket.settimeout(WAIT)
 
     def receive(self, seconds: float) -> bool:
         """Waits for something, for so long; 0: takes what is there. False if there was nothing."""
