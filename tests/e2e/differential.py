@@ -7,6 +7,7 @@ comes back, and whether the connection is still open then.
 import getpass
 import random
 import re
+import select
 import socket
 import time
 from pathlib import Path
@@ -14,7 +15,7 @@ from typing import Any, Callable, Dict, Iterator, List, NamedTuple, Optional, Se
 
 import pytest
 
-from support import Address, Wire, serves  # first: it makes the others importable
+from support import Address, DEADLINE, Wire, serves  # first: it makes the others importable
 import streams
 from local import paths
 from local.process import Process
@@ -94,10 +95,21 @@ class Talk:
         self.is_open = True
 
     def send(self, piece: bytes) -> None:
+        """Takes answers meanwhile: neither side reads while it can not write."""
+        left = memoryview(piece)
+        self.wire.socket.settimeout(0)
         try:
-            self.wire.socket.sendall(piece)
+            while left and self.is_open:
+                readable, writable, _ = select.select([self.wire.socket], [self.wire.socket], [], DEADLINE)
+                assert readable or writable, "neither reads nor writes"
+                if writable:
+                    left = left[self.wire.socket.send(left):]
+                elif self.receive(0):
+                    self.wire.socket.settimeout(0)
         except (BrokenPipeError, ConnectionResetError):
             pass  # it has hung up; receive() will see it
+        finally:
+            self.wire.socket.settimeout(WAIT)
 
     def receive(self, seconds: float) -> bool:
         """Waits for something, for so long; 0: takes what is there. False if there was nothing."""
@@ -117,9 +129,9 @@ class Talk:
     def result(self) -> Answer:
         return Answer(self.dialect.normalise(self.text, self.sent), self.is_open)
 
-    def until(self, expected: Answer) -> bool:
+    def until(self, expected: Answer, seconds: float = WAIT) -> bool:
         """Receives until that is all that has been answered; False if it does not come to that."""
-        end = time.monotonic() + WAIT
+        end = time.monotonic() + seconds
         while True:
             result = self.result()
             lines = result.text[:result.text.rfind(b"\n") + 1]
@@ -179,14 +191,14 @@ def ask_memcached(path: Address, pings: Pings, pieces: Sequence[bytes], cut: Cut
 
 
 def ask_outrigger(address: Address, pings: Optional[Pings], pieces: Sequence[bytes], expected: Optional[Expected], cut: Cut = whole,
-                  dialect: Any = streams.Text) -> Answer:
+                  dialect: Any = streams.Text, seconds: float = WAIT) -> Answer:
     """The sidecar's answer: what comes until it is the expected one, and whatever comes after that once we send no more. What is cut
-    arrives in pieces if there are `pings`."""
+    arrives in pieces if there are `pings`. An answer that does not come is waited for for so many seconds."""
     talk = Talk(address, dialect, b"".join(pieces))
     so_far = iter(expected.so_far if expected else ())
     try:
         for piece in pieces:
-            if needs_answers(piece) and expected and not talk.until(next(so_far)):
+            if needs_answers(piece) and expected and not talk.until(next(so_far), seconds):
                 return talk.result()
             parts = cut(dialect.substitute(piece, talk.text))
             for part in parts:
@@ -194,7 +206,7 @@ def ask_outrigger(address: Address, pings: Optional[Pings], pieces: Sequence[byt
                 if pings and len(parts) * len(pieces) > 1:
                     pings()
         if expected:
-            talk.until(expected.answer)
+            talk.until(expected.answer, seconds)
         result = talk.result()
         if talk.is_open:
             try:

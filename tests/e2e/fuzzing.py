@@ -1,14 +1,16 @@
 """Random streams to memcached and to a sidecar: whether they differ, and the fewest commands that make them differ."""
 
 import random
-from typing import List, NamedTuple, Optional
+from typing import List, NamedTuple, Optional, Sequence
 
 import differential
 from differential import Answer, Pair
 import streams
 import fuzz_streams
 
-TRIES = 3  #: a real difference is there in all of them
+#: Seconds to wait for an answer in each try; a real difference is there in all of them. Less once one has been found.
+TRIES = (differential.WAIT, 1.0, 1.0)
+TRIES_SHRINKING = (0.3, 0.6)
 
 
 class Failure(NamedTuple):
@@ -32,21 +34,21 @@ def joined(pieces: List[bytes]) -> List[bytes]:
     return fewer
 
 
-def try_once(pair: Pair, protocol: str, pieces: List[bytes], chance: random.Random) -> Optional[Failure]:
+def try_once(pair: Pair, protocol: str, pieces: List[bytes], chance: random.Random, seconds: float) -> Optional[Failure]:
     dialect = streams.Binary if protocol == "binary" else streams.Text
     pair.flush()
     expected = differential.ask_memcached(pair.reference, pair.to_reference, pieces, dialect=dialect)
     # memcached may forget the answers that it has not sent yet when it hangs up; a sidecar never.
     slowly = pair.is_stand_in or chance.random() < 0.3
     got = differential.ask_outrigger(pair.sidecar, pair.to_sidecar if slowly else None, pieces if slowly else joined(pieces), expected,
-                                     differential.odd if chance.random() < 0.5 and not pair.is_stand_in else differential.whole, dialect)
+                                     differential.odd if chance.random() < 0.5 and not pair.is_stand_in else differential.whole, dialect, seconds)
     return None if got == expected.answer else Failure(pieces, expected.answer, got)
 
 
-def find_failure(pair: Pair, protocol: str, pieces: List[bytes], seed: object = 0) -> Optional[Failure]:
+def find_failure(pair: Pair, protocol: str, pieces: List[bytes], seed: object = 0, tries: Sequence[float] = TRIES) -> Optional[Failure]:
     chance, failure = random.Random(str(seed)), None
-    for _ in range(TRIES):
-        failure = try_once(pair, protocol, pieces, chance)
+    for seconds in tries:
+        failure = try_once(pair, protocol, pieces, chance, seconds)
         if failure is None:
             return None
     return failure
@@ -58,7 +60,7 @@ def shrink(pair: Pair, protocol: str, failure: Failure, seed: object = 0) -> Fai
     while at > kept:
         at -= 1
         fewer = failure.pieces[:at] + failure.pieces[at + 1:]
-        smaller = find_failure(pair, protocol, fewer, seed) if fewer else None
+        smaller = find_failure(pair, protocol, fewer, seed, TRIES_SHRINKING) if fewer else None
         if smaller is not None:
             failure, at = smaller, min(at + 1, len(smaller.pieces))
     return failure

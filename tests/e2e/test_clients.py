@@ -177,7 +177,7 @@ def test_pylibmc_compressed_and_large(libmemcached):
     assert libmemcached.get("big") == text
 
 
-# ---- libmemcached's tools
+# ---- libmemcached's tools; test_memccapable.py has the others
 
 def run(name, server, *arguments, cwd=None, status=0):
     assert shutil.which(name), f"{name} is not installed (libmemcached-tools)"
@@ -187,24 +187,6 @@ def run(name, server, *arguments, cwd=None, status=0):
     return done.stdout
 
 
-def test_tools(server, tmp_path):
-    (tmp_path / "file").write_bytes(b"what is in the file\n")
-    run("memccp", server, "--set", "--expire=100", "file", cwd=tmp_path)
-    assert run("memccat", server, "file").strip() == b"what is in the file"
-    run("memcexist", server, "file")
-    run("memctouch", server, "--expire=1000", "file")
-    run("memcping", server)
-    run("memcrm", server, "file")
-    run("memcexist", server, "file", status=1)
-    assert b"pid:" in run("memcstat", server)
-    run("memcflush", server)
-
-
-@pytest.mark.parametrize("test", ["get", "set", "mget"])
-def test_memcslap(server, test):
-    run("memcslap", server, f"--test={test}", "--concurrency=8", "--execute-number=500")
-
-
 def test_memcaslap(server):
     """Many connections, writes and multi-gets, every value verified."""
     text = run("memcaslap", server, "--threads=2", "--concurrency=64", "--execute_number=30000", "--verify=1.0", "--division=10", "--exp_verify=0.05",
@@ -212,20 +194,6 @@ def test_memcaslap(server):
     counts = {name: int(value) for name, value in re.findall(r"^(\w+): (\d+)$", text, re.M)}
     assert counts["cmd_get"] > 10_000 and counts["cmd_set"] > 1000 and counts["get_misses"] == 0, text
     assert counts["verify_misses"] == 0 and counts["verify_failed"] == 0, text
-
-
-def capable(server):
-    done = subprocess.run(["memccapable", "-h", "127.0.0.1", "-p", str(server.port), "-a", "-t", "10"], stdout=subprocess.PIPE,
-                          stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL, timeout=120)
-    return dict(re.findall(r"^(ascii [\w ]+?)\s+\[(\w+)\]", done.stdout.decode(), re.M)), done.stdout.decode()
-
-
-def test_memccapable(plain):
-    """libmemcached's own conformance test of servers, every ASCII part of it."""
-    expected, text = capable(plain.reference)
-    assert len(expected) > 20 and set(expected.values()) == {"pass"}, text
-    got, text = capable(plain.outrigger)
-    assert got == expected, text
 
 
 def test_several_clients_do_not_mix(plain):

@@ -59,7 +59,7 @@ def test_memcstat(ports, protocol):
         status, text = run(port, "memcstat", f"--servers=127.0.0.1:{port}", *protocol)
         assert status == 0 and text.startswith("Server: 127.0.0.1 (PORT)\n")
         names.append(set(re.findall(r"^\t (\w+):|^\t(\w+):", text, re.M)))
-    wanted = {"pid", "uptime", "time", "version", "pointer_size", "curr_connections", "cmd_get", "cmd_set", "get_hits", "get_misses", "curr_items", "bytes", "threads"}
+    wanted = {"pid", "uptime", "time", "version", "pointer_size", "curr_connections", "cmd_get", "cmd_set", "get_hits", "get_misses", "threads"}
     got = [{a or b for a, b in found} for found in names]
     assert wanted <= got[0] and wanted <= got[1], wanted - got[1]
 

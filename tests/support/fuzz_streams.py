@@ -115,13 +115,15 @@ def meta(chance: Chance) -> bytes:
 
 
 def text(chance: Chance) -> bytes:
-    """Both. Nothing becomes stale: who asks next must know, and a classic command can not tell."""
+    """Both. Nothing becomes stale: who asks next must know, and a classic command can not tell. No stores of a CAS that the client has
+    chosen: when memcached refuses one it gives that CAS to the next classic store."""
     command = (classic if chance.random() < 0.4 else meta)(chance)
-    return command if command[:3] not in (b"md ", b"ms ") else command.replace(b" I", b"")
+    return re.sub(rb" (I|E\d+)(?=[ \r])", b"", command) if command[:3] in (b"md ", b"ms ") else command
 
 
 # ---- binary
 
+UNKNOWN = [b.VERBOSITY, 0x1f, 0x50, 0xff, b.SASL_LIST]  #: to a memcached without SASL
 BINARY_KEYS = KEYS * 4 + [b"a b", b"\0", b"a\r\nb", b"\xff" * 187, b"k" * 250]
 
 
@@ -145,7 +147,7 @@ def binary(chance: Chance) -> bytes:
         return b.packet(chance.choice([b.DELETE, b.DELETEQ]), name, **fields)
     if kind == "plain":
         return b.packet(chance.choice([b.NOOP, b.NOOP, b.NOOP, b.VERSION, b.FLUSH, b.FLUSHQ]), **fields)
-    return b.packet(chance.choice([b.VERBOSITY, 0x1f, 0x50, 0xff, b.SASL_LIST]), opaque=fields["opaque"])
+    return b.packet(chance.choice(UNKNOWN), opaque=fields["opaque"])
 
 
 # ---- nearly valid
@@ -172,10 +174,13 @@ def _spoil_text(chance: Chance, command: bytes) -> bytes:
 
 def _spoil_binary(chance: Chance, command: bytes) -> bytes:
     """Another length, or a wrong byte in the first half of the header. Never a body that is too short for key and extras, since memcached
-    waits for those before it says so, nor one that ends earlier than what is sent, since it forgets its answer with what follows."""
+    waits for those before it says so, nor one that ends earlier than what is sent, since it forgets its answer with what follows, nor one of
+    an unknown command that does not come, since it answers that late."""
     at = chance.choice([3, 4, 5, 10, 11, 11])
     spoiled = command[:at] + bytes([chance.choice([0, 1, 4, 8, command[at] ^ 1, 0x80])]) + command[at + 1:]
-    _, _, key_len, extras_len, _, _, body_len, _, _ = HEADER.unpack_from(spoiled)
+    _, opcode, key_len, extras_len, _, _, body_len, _, _ = HEADER.unpack_from(spoiled)
+    if opcode in UNKNOWN and body_len:
+        return command
     return spoiled if key_len + extras_len <= body_len and body_len >= len(command) - HEADER.size else command
 
 
