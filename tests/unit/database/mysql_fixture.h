@@ -90,7 +90,7 @@ static inline MYSQL *fixture_connection(void)
     MYSQL *mysql = mysql_init(NULL);
     mysql_options(mysql, MYSQL_SET_CHARSET_NAME, "utf8mb4");
     mysql_options(mysql, MYSQL_INIT_COMMAND, "SET autocommit=1, sql_mode=''");
-    ck_assert_msg(mysql_real_connect(mysql, d->primary.host, d->user, d->password, d->schema, d->primary.port, NULL, 0) != NULL, "%s",
+    ck_assert_msg(mysql_real_connect(mysql, d->primary->host, d->user, d->password, d->schema, d->primary->port, NULL, 0) != NULL, "%s",
                   mysql_error(mysql));
     return mysql;
 }
