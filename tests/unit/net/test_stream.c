@@ -139,7 +139,7 @@ static void send_all(const char *data, size_t len)
 START_TEST(small_pieces_become_items)
 {
     for (int i = 0; i < 25; i++) {
-        send_all("0123456789" + i % 10, 1);
+        send_all(&"0123456789"[i % 10], 1);
     }
     ck_assert_uint_eq(probe.items, 2);
     ck_assert_str_eq(probe.last, "0123456789");
