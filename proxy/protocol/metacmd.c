@@ -413,6 +413,7 @@ bool metacmd_parse_get(const char *data, size_t len, size_t *consumed, struct re
     }
     struct line line;
     line.command = COMMAND_MG;
+    line.key = NULL; /* b is none of the plain flags */
     line.seen[0] = line.seen[1] = 0;
     line.out = out;
     line.last_rank = line.ordered = 0;
