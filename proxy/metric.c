@@ -3,7 +3,7 @@
 #include "common/base.h"
 #include "common/err.h"
 
-enum dim { DIM_NONE = -1, DIM_COMMAND, DIM_NAMESPACE, DIM_NODE, DIM_PEER, DIM_LOAD_RESULT, DIM_QUERY_RESULT, DIM_ERROR, DIM_SOURCE, DIMS };
+enum dim { DIM_NONE = -1, DIM_COMMAND, DIM_NAMESPACE, DIM_NODE, DIM_PEER, DIM_LOAD_RESULT, DIM_QUERY_RESULT, DIM_WRITE_OUTCOME, DIM_ERROR, DIM_SOURCE, DIMS };
 
 static const struct metric_def defs[METRIC_COUNT] = {
 #define X(name, exported, type, dim1, dim2, help) {exported, help, METRIC_##type, {DIM_##dim1, DIM_##dim2}},
@@ -20,6 +20,18 @@ static const char *const load_results[LOAD_RESULTS] = {
 static const char *const query_results[QUERY_RESULTS] = {
     [QUERY_OK] = "ok",
     [QUERY_FAILED] = "failed",
+};
+
+static const char *const write_outcomes[WRITE_OUTCOMES] = {
+    [WRITE_APPLIED] = "applied",
+    [WRITE_NOT_STORED] = "not_stored",
+    [WRITE_EXISTS] = "exists",
+    [WRITE_NOT_FOUND] = "not_found",
+    [WRITE_NON_NUMERIC] = "non_numeric",
+    [WRITE_TOO_LARGE] = "too_large",
+    [WRITE_REFUSED] = "refused",
+    [WRITE_FAILED] = "failed",
+    [WRITE_IN_DOUBT] = "in_doubt",
 };
 
 static const char *const sources[SOURCES] = {
@@ -68,6 +80,7 @@ struct metric_registry *metric_registry_create(const struct config *config, cons
     r->dims[DIM_PEER] = (struct metric_dim){"peer", r->peers, peer_count};
     r->dims[DIM_LOAD_RESULT] = (struct metric_dim){"result", load_results, LOAD_RESULTS};
     r->dims[DIM_QUERY_RESULT] = (struct metric_dim){"result", query_results, QUERY_RESULTS};
+    r->dims[DIM_WRITE_OUTCOME] = (struct metric_dim){"result", write_outcomes, WRITE_OUTCOMES};
     r->dims[DIM_ERROR] = (struct metric_dim){"error", errors, ERR_COUNT};
     r->dims[DIM_SOURCE] = (struct metric_dim){"source", sources, SOURCES};
     r->metrics = metrics_create(defs, METRIC_COUNT, r->dims, DIMS);

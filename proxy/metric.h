@@ -17,6 +17,21 @@ enum metric {
 
 enum load_result { LOAD_FOUND, LOAD_ABSENT, LOAD_FAILED, LOAD_RESULTS };
 enum query_result { QUERY_OK, QUERY_FAILED, QUERY_RESULTS };
+
+/* See proxy/database/write.h. */
+enum write_outcome {
+    WRITE_APPLIED,
+    WRITE_NOT_STORED,  /* add: there is one; replace, append, prepend: there is none */
+    WRITE_EXISTS,      /* the row's version is not `cas` */
+    WRITE_NOT_FOUND,   /* cas, incr, decr, delete, touch: there is none */
+    WRITE_NON_NUMERIC, /* incr, decr */
+    WRITE_TOO_LARGE,
+    WRITE_REFUSED,  /* the mapping has no place for it: `error` says why, and the same will be refused again */
+    WRITE_FAILED,   /* `err` and `error` say why; nothing was committed, and nothing will be */
+    WRITE_IN_DOUBT, /* it was sent, and nobody knows what came of it. It may still be committed for a while: see writer.h */
+    WRITE_OUTCOMES,
+};
+
 enum error_source { SOURCE_CLIENT, SOURCE_NODE, SOURCE_DATABASE, SOURCE_BUS, SOURCE_CLOCK, SOURCES };
 
 struct metric_registry;
