@@ -18,6 +18,7 @@ enum read_mode { READ_ASIDE, READ_THROUGH };
 enum write_mode { WRITE_ASIDE, WRITE_THROUGH };
 enum source_kind { SOURCE_TABLE, SOURCE_ENTRIES };
 enum on_set { ON_SET_LOCAL, ON_SET_INVALIDATE };
+enum heartbeat_writer { HEARTBEAT_AUTO, HEARTBEAT_OFF };
 enum versions_mode { VERSIONS_AUTO, VERSIONS_ON, VERSIONS_OFF };
 
 /* Where something listens or is found: a unix socket when `path` is set, else host and port. */
@@ -74,7 +75,13 @@ struct config_namespace {
 };
 
 struct config_database {
-    struct address primary;
+    struct address *primary; /* those that can be it; the one that is not read-only is */
+    uint32_t primary_count;
+    struct address replica; /* this region's; without text: none */
+    uint32_t max_replica_lag_ms;
+    uint32_t heartbeat_interval_ms;
+    char *heartbeat_table;
+    enum heartbeat_writer heartbeat_writer;
     char *schema;
     char *user;
     char *password; /* read from password_file where that is given */
@@ -83,6 +90,7 @@ struct config_database {
     uint32_t queue;
     uint32_t connect_timeout_ms;
     uint32_t timeout_ms;
+    uint32_t breaker_failures;
     char *tls_ca; /* or NULL */
 };
 

@@ -1,5 +1,7 @@
 #include "common/config_check.h"
 
+#include <inttypes.h>
+
 #include "common/config_address.h"
 #include "common/key_template.h"
 
@@ -145,6 +147,17 @@ static void check_times(const struct config *config, const struct config_read *r
         config_problems_add(read->problems, line_of(read, &ns->tombstone_ttl_s, "tombstone_ttl", ns, NULL),
                             "namespaces[%u].tombstone_ttl: must be longer than database.timeout, which is %ums: a load may take that long", i,
                             database->timeout_ms);
+    } else if (has_tombstone && ns->read == READ_THROUGH && database->replica.text != NULL &&
+               is_sound(read, &database->max_replica_lag_ms, "max_replica_lag")) {
+        /* Where there is no tombstone, nothing has been invalidated that a replica may not show yet: clocks differ both ways, and memcached
+         * counts whole seconds. */
+        uint64_t least_ms = 1000ULL + database->timeout_ms + database->max_replica_lag_ms + 2ULL * config->max_clock_skew_ms;
+        if (ns->tombstone_ttl_s * 1000ULL <= least_ms) {
+            config_problems_add(read->problems, line_of(read, &ns->tombstone_ttl_s, "tombstone_ttl", ns, NULL),
+                                "namespaces[%u].tombstone_ttl: must be longer than database.timeout, max_replica_lag and twice max_clock_skew "
+                                "together and a second, which are %" PRIu64 "ms: an older row of the replica may not find it gone",
+                                i, least_ms);
+        }
     }
 }
 

@@ -191,6 +191,10 @@ static bool read_item(struct config_read *read, const struct place *place, const
 static bool read_list(struct config_read *read, const struct place *place, const struct config_option *option, const yaml_node_t *node,
                       uint32_t line, void *base)
 {
+    if (option->type == OPTION_ADDRESSES && node->type == YAML_SCALAR_NODE) { /* one alone needs no list */
+        config_option_make_list(option, base, 1, CONFIG_READ_SPARE);
+        return read_item(read, place, option, node, base, 0);
+    }
     if (!expect(read, place, line, node, YAML_SEQUENCE_NODE, "a list (- item)")) {
         return false;
     }

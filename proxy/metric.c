@@ -3,7 +3,7 @@
 #include "common/base.h"
 #include "common/err.h"
 
-enum dim { DIM_NONE = -1, DIM_COMMAND, DIM_NAMESPACE, DIM_NODE, DIM_PEER, DIM_LOAD_RESULT, DIM_QUERY_RESULT, DIM_WRITE_OUTCOME, DIM_ERROR, DIM_SOURCE, DIMS };
+enum dim { DIM_NONE = -1, DIM_COMMAND, DIM_NAMESPACE, DIM_NODE, DIM_PEER, DIM_LOAD_RESULT, DIM_QUERY_RESULT, DIM_HOST, DIM_REFUSAL, DIM_WRITE_OUTCOME, DIM_ERROR, DIM_SOURCE, DIMS };
 
 static const struct metric_def defs[METRIC_COUNT] = {
 #define X(name, exported, type, dim1, dim2, help) {exported, help, METRIC_##type, {DIM_##dim1, DIM_##dim2}},
@@ -32,6 +32,17 @@ static const char *const write_outcomes[WRITE_OUTCOMES] = {
     [WRITE_REFUSED] = "refused",
     [WRITE_FAILED] = "failed",
     [WRITE_IN_DOUBT] = "in_doubt",
+};
+
+static const char *const hosts[HOSTS] = {
+    [HOST_PRIMARY] = "primary",
+    [HOST_REPLICA] = "replica",
+};
+
+static const char *const refusals[REFUSALS] = {
+    [REFUSED_STALE] = "stale",
+    [REFUSED_OLDER] = "older",
+    [REFUSED_FAILED] = "failed",
 };
 
 static const char *const sources[SOURCES] = {
@@ -81,6 +92,8 @@ struct metric_registry *metric_registry_create(const struct config *config, cons
     r->dims[DIM_LOAD_RESULT] = (struct metric_dim){"result", load_results, LOAD_RESULTS};
     r->dims[DIM_QUERY_RESULT] = (struct metric_dim){"result", query_results, QUERY_RESULTS};
     r->dims[DIM_WRITE_OUTCOME] = (struct metric_dim){"result", write_outcomes, WRITE_OUTCOMES};
+    r->dims[DIM_HOST] = (struct metric_dim){"host", hosts, HOSTS};
+    r->dims[DIM_REFUSAL] = (struct metric_dim){"reason", refusals, REFUSALS};
     r->dims[DIM_ERROR] = (struct metric_dim){"error", errors, ERR_COUNT};
     r->dims[DIM_SOURCE] = (struct metric_dim){"source", sources, SOURCES};
     r->metrics = metrics_create(defs, METRIC_COUNT, r->dims, DIMS);

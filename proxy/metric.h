@@ -32,6 +32,8 @@ enum write_outcome {
     WRITE_OUTCOMES,
 };
 
+enum host_kind { HOST_PRIMARY, HOST_REPLICA, HOSTS };
+enum replica_refusal { REFUSED_STALE, REFUSED_OLDER, REFUSED_FAILED, REFUSALS };
 enum error_source { SOURCE_CLIENT, SOURCE_NODE, SOURCE_DATABASE, SOURCE_BUS, SOURCE_CLOCK, SOURCES };
 
 struct metric_registry;

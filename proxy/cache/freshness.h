@@ -20,11 +20,19 @@ static inline bool freshness_allows(uint64_t data_version, uint64_t invalidation
     return data_version >= invalidation_version;
 }
 
-/* Whether loaded data may fill a lease. `lease_version` is the CAS that was won: the version of the tombstone under the lease, or the time
- * the lease was made. The loader saw it before it asked the database, so causality orders the two. */
-static inline bool freshness_may_fill(uint64_t data_version, uint64_t lease_version)
+/* Whether loaded data may fill a lease of which freshness_needed() says what it needs. The loader saw the lease before it asked the database, so
+ * causality orders the two; a replica's data carries a version that the skew was taken off already. */
+static inline bool freshness_may_fill(uint64_t data_version, uint64_t needed_version)
 {
-    return freshness_allows(data_version, lease_version);
+    return freshness_allows(data_version, needed_version);
+}
+
+/* What data must not be older than to fill a lease: the tombstone under it. A stub that was made where nothing was demands nothing by itself: had
+ * the key been invalidated within tombstone_ttl, which is longer than any data may lag, there would be a tombstone; and what is invalidated
+ * from now on changes the CAS. (Where a tombstone may have been lost, see node_is_young(), there is the primary.) */
+static inline uint64_t freshness_needed(uint64_t lease_version, bool is_tombstone)
+{
+    return is_tombstone ? lease_version : 0;
 }
 
 /* Whether an invalidation leaves an entry alone. The two versions may come from different hosts, and only their clocks order them. */

@@ -17,6 +17,8 @@ struct read {
     uint64_t backoff_us;
     uint64_t lease;      /* the CAS of the lease that we hold; 0: none */
     bool is_tombstone;   /* the lease is on a tombstone */
+    uint64_t needed;     /* no row older than this is good enough */
+    bool primary_only;   /* the node could not tell whether the key was invalidated */
     bool is_joined;      /* the load is another reader's */
     bool is_waiting;     /* counted as one that waits */
 };
@@ -116,6 +118,8 @@ static void prepare_load(struct read *r, uint64_t lease)
         .lease = lease,
         /* Taken after the lease was seen and before the database is asked: what makes the rule work. */
         .version = cache_version(cache),
+        .min_version = r->needed,
+        .primary_only = r->primary_only || node_is_young(cache->pool.nodes[op->home], 1000000ULL * op->namespace->config->tombstone_ttl_s),
         .deadline_us = now_us + 1000ULL * cache->config->database->timeout_ms,
         .key_len = (uint16_t)op->request.key.len,
     };
@@ -168,7 +172,7 @@ static void fill(struct read *r)
     if (r->lease == 0) {
         return;
     }
-    if (!freshness_may_fill(loaded->version, r->lease)) {
+    if (!freshness_may_fill(loaded->version, r->needed)) {
         metrics_add(op->cache->metrics, METRIC_FILLS_REFUSED, op->namespace->index, 1);
         give_back(r);
         return;
@@ -241,6 +245,7 @@ static void on_won(struct operation *op, const struct meta_reply *reply)
     metrics_add(cache->metrics, METRIC_LEASE_WINS, op->namespace->index, 1);
     cache_observe(cache, reply->cas);
     r->is_tombstone = reply->stale;
+    r->needed = freshness_needed(reply->cas, reply->stale);
     load(op, reply->cas);
 }
 
@@ -254,6 +259,7 @@ static void on_wait(struct operation *op, const struct meta_reply *reply)
         metrics_add(cache->metrics, METRIC_LEASE_WAITS, op->namespace->index, 1);
     }
     cache_observe(cache, reply->cas);
+    r->needed = freshness_needed(reply->cas, reply->stale);
     /* Same lease: nothing has been invalidated between its load and this read, so its result is as good as one of our own. */
     prepare_load(r, reply->cas);
     r->is_joined = true;
@@ -277,11 +283,18 @@ static void on_backoff(struct timer *timer)
     ask(r->op);
 }
 
+/* The cache can not help; the source can. */
+static void load_without_node(struct operation *op)
+{
+    read_of(op)->primary_only = true;
+    load(op, 0);
+}
+
 static void on_reply(struct node_call *call, enum err err, const struct meta_reply *reply, struct chunk *chunk)
 {
     struct operation *op = container_of(call, struct operation, call);
     if (unlikely(err != OK || reply->status != META_VA)) {
-        load(op, 0); /* the cache can not help; the source can */
+        load_without_node(op);
     } else if (unlikely(reply->won)) {
         on_won(op, reply);
     } else if (unlikely(reply->wait || reply->stale)) {
@@ -302,7 +315,7 @@ static void ask(struct operation *op)
     op->call.on_reply = on_reply;
     enum err err = cache_submit(op->cache, op->home, &meta, (struct span){NULL, 0}, NULL, &op->call);
     if (unlikely(err != OK)) {
-        load(op, 0);
+        load_without_node(op);
     }
 }
 

@@ -16,6 +16,12 @@
  *   watchdog: ends loads, in the queue or under way, when their deadline has passed; interrupts a statement that nobody waits for any more, and
  *   connection attempts that take too long.
  *
+ * Replica: asked first while replica.h allows and its breaker is closed; what it does not answer in half the time, or not as fresh as
+ *          min_version, the primary is asked for. Only what the primary does not answer is an error.
+ * Breaker: each host has one (breaker.h). While the primary's is open, loads fail at once.
+ * Primary: of several addresses the one in use is that which is not read_only; every statement reads that along (a witness, source.h).
+ *          When it is read-only or can not be reached, all connections to it are given up before another address is tried.
+ *
  * When the last connection is lost, loads wait for a new one for LOADER_GRACE_MS, or until a connection attempt has failed; then
  * all that wait and all that come fail at once until there is one again.
  */
@@ -38,7 +44,10 @@ struct load {
     void (*on_done)(struct load *load);
     uint32_t namespace; /* index in config.namespaces; it has a source */
     uint64_t lease;     /* CAS of the lease that was won or seen; loads of one key and lease may be joined. 0: none, not joined */
-    uint64_t version;   /* lower bound of when the row was true: taken before submission; joining brings that of the other load */
+    uint64_t version;   /* lower bound of when the row was true: taken before submission. In the result it may be older: the row is a replica's,
+                         * or that of the load that was joined */
+    uint64_t min_version; /* an older row is of no use: one of the replica's is asked for again from the primary. 0: any will do */
+    bool primary_only;    /* nothing is known that a replica's row could be measured by */
     uint64_t deadline_us; /* clock_mono_us() */
     uint16_t key_len;
     char key[KEY_MAX]; /* the whole key, prefix included */
@@ -59,6 +68,8 @@ struct load {
     struct load *joined;    /* loads waiting for this one's result */
     struct load *in_bucket; /* of the table of loads that can be joined */
     uint64_t submitted_us;
+    enum host_kind host;       /* whose queue it is in, or who is being asked */
+    uint64_t replica_until_us; /* then the primary is asked instead */
     uint32_t attempts; /* connections that were lost under it */
 };
 

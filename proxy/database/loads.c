@@ -88,17 +88,25 @@ void loads_hold(struct loads *loads, struct loader_intake *intake, struct load *
     add(loads, load);
 }
 
+static void append(struct load_queue *queue, struct load *load)
+{
+    load->next = NULL;
+    if (queue->tail != NULL) {
+        queue->tail->next = load;
+    } else {
+        queue->head = load;
+    }
+    queue->tail = load;
+}
+
 void loads_release(struct loads *loads, struct loader_intake *intake)
 {
-    if (intake->head == NULL) {
-        return;
+    struct load *load = intake->head;
+    while (load != NULL) {
+        struct load *next = load->next;
+        append(&loads->queues[load->host], load);
+        load = next;
     }
-    if (loads->tail != NULL) {
-        loads->tail->next = intake->head;
-    } else {
-        loads->head = intake->head;
-    }
-    loads->tail = intake->tail;
     loads->held -= intake->count;
     set_queued(loads, loads->queued + intake->count);
     *intake = (struct loader_intake){0};
@@ -106,12 +114,35 @@ void loads_release(struct loads *loads, struct loader_intake *intake)
 
 void loads_push_back(struct loads *loads, struct load *load)
 {
-    load->next = loads->head;
-    loads->head = load;
-    if (loads->tail == NULL) {
-        loads->tail = load;
+    struct load_queue *queue = &loads->queues[load->host];
+    load->next = queue->head;
+    queue->head = load;
+    if (queue->tail == NULL) {
+        queue->tail = load;
     }
     set_queued(loads, loads->queued + 1);
+}
+
+void loads_move_late(struct loads *loads, uint64_t now_us, uint64_t *next_us)
+{
+    struct load *load = loads->queues[HOST_REPLICA].head;
+    loads->queues[HOST_REPLICA] = (struct load_queue){0};
+    while (load != NULL) {
+        struct load *next = load->next;
+        if (load->replica_until_us <= now_us) {
+            load->host = HOST_PRIMARY;
+        } else {
+            *next_us = MIN(*next_us, load->replica_until_us);
+        }
+        append(&loads->queues[load->host], load);
+        load = next;
+    }
+}
+
+void loads_move(struct loads *loads)
+{
+    uint64_t next_us = 0;
+    loads_move_late(loads, UINT64_MAX, &next_us);
 }
 
 static bool is_suspect(const struct load *load)
@@ -119,11 +150,12 @@ static bool is_suspect(const struct load *load)
     return load->attempts >= SUSPECT_ATTEMPTS;
 }
 
-uint32_t loads_pop(struct loads *loads, struct load **out, uint32_t max)
+uint32_t loads_pop(struct loads *loads, enum host_kind host, struct load **out, uint32_t max)
 {
     uint32_t count = 0;
     struct load *before = NULL;
-    struct load *load = loads->head;
+    struct load_queue *queue = &loads->queues[host];
+    struct load *load = queue->head;
     for (uint32_t looked = 0; load != NULL && count < max && looked < LOOK_MAX; looked++) {
         struct load *next = load->next;
         bool is_wanted = count == 0 || (load->namespace == out[0]->namespace && !is_suspect(load) && !is_suspect(out[0]));
@@ -131,9 +163,9 @@ uint32_t loads_pop(struct loads *loads, struct load **out, uint32_t max)
             if (before != NULL) {
                 before->next = next;
             } else {
-                loads->head = next;
+                queue->head = next;
             }
-            loads->tail = next == NULL ? before : loads->tail;
+            queue->tail = next == NULL ? before : queue->tail;
             load->next = NULL;
             out[count++] = load;
         } else {
@@ -166,16 +198,17 @@ void loads_detach(struct loads *loads, struct load *load)
     }
 }
 
-struct load *loads_fail(struct loads *loads, enum err err, const char *text)
+struct load *loads_fail(struct loads *loads, enum host_kind host, enum err err, const char *text)
 {
-    struct load *list = loads->head;
+    struct load *list = loads->queues[host].head;
+    uint32_t count = 0;
     for (struct load *load = list; load != NULL; load = load->next) {
         loads_detach(loads, load);
         load_set_error(load, err, text);
+        count++;
     }
-    loads->head = NULL;
-    loads->tail = NULL;
-    set_queued(loads, 0);
+    loads->queues[host] = (struct load_queue){0};
+    set_queued(loads, loads->queued - count);
     return list;
 }
 
@@ -205,11 +238,10 @@ struct load *loads_expire_joined(struct loads *loads, struct load *load, uint64_
     return list;
 }
 
-struct load *loads_expire(struct loads *loads, uint64_t now_us, uint64_t *next_us, struct load *list)
+static struct load *expire_queue(struct loads *loads, struct load_queue *queue, uint64_t now_us, uint64_t *next_us, struct load *list)
 {
-    struct load **at = &loads->head;
-    uint32_t queued = 0;
-    loads->tail = NULL;
+    struct load **at = &queue->head;
+    queue->tail = NULL;
     while (*at != NULL) {
         struct load *load = *at;
         list = loads_expire_joined(loads, load, now_us, next_us, list);
@@ -217,14 +249,22 @@ struct load *loads_expire(struct loads *loads, uint64_t now_us, uint64_t *next_u
             *at = load->next;
             loads_detach(loads, load);
             list = expire(load, "timed out in the queue for a database connection", list);
+            loads->queued--;
         } else {
             *next_us = MIN(*next_us, load->deadline_us);
             at = &load->next;
-            loads->tail = load;
-            queued++;
+            queue->tail = load;
         }
     }
-    set_queued(loads, queued);
+    return list;
+}
+
+struct load *loads_expire(struct loads *loads, uint64_t now_us, uint64_t *next_us, struct load *list)
+{
+    for (int host = 0; host < HOSTS; host++) {
+        list = expire_queue(loads, &loads->queues[host], now_us, next_us, list);
+    }
+    set_queued(loads, loads->queued);
     return list;
 }
 

@@ -11,10 +11,15 @@
 
 #include "proxy/database/loader.h"
 
-struct loads {
-    struct load *head; /* the queue, oldest first */
+/* What waits for one host, oldest first. */
+struct load_queue {
+    struct load *head;
     struct load *tail;
-    uint32_t queued;
+};
+
+struct loads {
+    struct load_queue queues[HOSTS];
+    uint32_t queued; /* in all of them */
     uint32_t held;   /* in intakes */
     uint32_t joined; /* loads that wait for another's result */
     uint32_t limit;  /* for all of them together */
@@ -35,11 +40,11 @@ static inline bool loads_is_full(const struct loads *loads)
 void loads_hold(struct loads *loads, struct loader_intake *intake, struct load *load);
 void loads_release(struct loads *loads, struct loader_intake *intake);
 
-void loads_push_back(struct loads *loads, struct load *load); /* one that was popped: it is the next again */
+void loads_push_back(struct loads *loads, struct load *load); /* one that was popped: it is the next again, for load->host */
 
 /* The oldest, and behind it others of the same namespace, `max` at most. One that has lost several connections comes alone: it may be what
  * they died of. */
-uint32_t loads_pop(struct loads *loads, struct load **out, uint32_t max);
+uint32_t loads_pop(struct loads *loads, enum host_kind host, struct load **out, uint32_t max);
 
 /* Joins a load of the same namespace, key and lease. */
 bool loads_join(struct loads *loads, struct load *load);
@@ -47,8 +52,12 @@ bool loads_join(struct loads *loads, struct load *load);
 /* Takes a popped load, and those that joined it, out: nobody can join it any more. */
 void loads_detach(struct loads *loads, struct load *load);
 
-/* All in the queue, failed and detached, as a list by `next`. */
-struct load *loads_fail(struct loads *loads, enum err err, const char *text);
+/* All that wait for a host, failed and detached, as a list by `next`. */
+struct load *loads_fail(struct loads *loads, enum host_kind host, enum err err, const char *text);
+
+/* All that wait for the replica wait for the primary from now on; and those of them for which it is time to. */
+void loads_move(struct loads *loads);
+void loads_move_late(struct loads *loads, uint64_t now_us, uint64_t *next_us);
 
 /* Those whose deadline has passed, put before `list`: of the queue with all that joined them; and of those that joined one load,
  * which may be under way. *next_us is lowered to the first deadline that has not passed. */

@@ -27,6 +27,7 @@ struct store_load {
     bool is_done;    /* the store's: err and row are what they will be */
     struct span fields[KEY_FIELDS_MAX]; /* the store's: of the key */
     struct row row;  /* when err is OK; otherwise nothing of it is set */
+    uint64_t heartbeat; /* of a replica: the newest that it had applied; 0: there is none */
     char error[STORE_ERROR_MAX];
 };
 
@@ -40,8 +41,16 @@ struct store_batch {
     uint32_t keys_asked;
 };
 
+enum store_role {
+    STORE_PRIMARY,
+    STORE_PRIMARY_OF_SEVERAL, /* connecting fails with ERR_UNSUPPORTED, and loading with ERR_CLOSED, if it is read-only */
+    STORE_REPLICA,            /* loads bring the heartbeat */
+};
+
 struct store_options {
     const struct config_database *config;
+    const struct address *address;
+    enum store_role role;
     const struct source *sources; /* by namespace */
     uint32_t source_count;
     uint64_t max_value_size;
@@ -57,6 +66,9 @@ struct store {
     enum err (*load)(struct store_connection *connection, struct store_batch *batch);
     /* Ends the write, whatever is returned: OK, or ERR_CLOSED when the connection is of no more use. */
     enum err (*write)(struct store_connection *connection, struct write *write);
+    /* Writes the heartbeat, unless another owner has within lease_us (heartbeat.h). NULL: this store has none. */
+    enum err (*beat)(struct store_connection *connection, uint64_t version, uint64_t owner, uint64_t lease_us, bool *is_owner, char *error,
+                     size_t size);
     /* False once the other side is known to have closed an idle connection; does not block. */
     bool (*is_alive)(struct store_connection *connection);
     void (*interrupt)(struct store_connection *connection);

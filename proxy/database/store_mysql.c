@@ -100,6 +100,11 @@ enum err store_mysql_fail_stmt(const struct source *source, MYSQL *mysql, MYSQL_
     return store_mysql_fail(source, code == 0 ? ERR_CLOSED : store_mysql_classify(code), error, size, text, code);
 }
 
+bool store_mysql_is_writable(struct span read_only)
+{
+    return span_eq(read_only, SPAN_LIT("0")) || span_eq(read_only, SPAN_LIT("OFF"));
+}
+
 /* --- columns --- */
 
 enum column_kind store_mysql_kind_of(const MYSQL_FIELD *field)
@@ -228,7 +233,7 @@ static void set_options(struct store_connection *c)
     MYSQL *mysql = c->mysql;
     unsigned connect_s = (config->connect_timeout_ms + 999) / 1000;
     unsigned io_s = MAX(config->timeout_ms, config->connect_timeout_ms) / 1000 + 2; /* later than the loader's watchdog */
-    unsigned protocol = config->primary.path != NULL ? MYSQL_PROTOCOL_SOCKET : MYSQL_PROTOCOL_TCP;
+    unsigned protocol = c->options.address->path != NULL ? MYSQL_PROTOCOL_SOCKET : MYSQL_PROTOCOL_TCP;
     unsigned no = 0;
     size_t columns = 1;
     for (uint32_t i = 0; i < c->options.source_count; i++) {
@@ -279,7 +284,7 @@ static int wait_for_socket(struct store_connection *c, int wanted, uint64_t dead
 static bool connect_socket(struct store_connection *c)
 {
     const struct config_database *config = c->options.config;
-    const struct address *at = &config->primary;
+    const struct address *at = c->options.address;
     MYSQL *connected = NULL;
 #ifdef LIBMARIADB
     uint64_t deadline_us = clock_mono_us() + 1000ULL * config->connect_timeout_ms;
@@ -295,6 +300,25 @@ static bool connect_socket(struct store_connection *c)
     return connected != NULL;
 }
 
+/* Of several primaries the one that is read-only is none. */
+static enum err check_writable(struct store_connection *c, char *error, size_t size)
+{
+    MYSQL_RES *result = mysql_query(c->mysql, "SELECT @@global.read_only") == 0 ? mysql_store_result(c->mysql) : NULL;
+    MYSQL_ROW row = result != NULL ? mysql_fetch_row(result) : NULL;
+    enum err err = OK;
+    if (row == NULL || row[0] == NULL) {
+        snprintf(error, size, "%s: %s (%u)", c->options.address->text, mysql_error(c->mysql), mysql_errno(c->mysql));
+        err = ERR_UNAVAILABLE;
+    } else if (!store_mysql_is_writable(span_str(row[0]))) {
+        snprintf(error, size, "%s: is read-only", c->options.address->text);
+        err = ERR_UNSUPPORTED;
+    }
+    if (result != NULL) {
+        mysql_free_result(result);
+    }
+    return err;
+}
+
 static enum err connection_connect(struct store_connection *c, char *error, size_t size)
 {
     c->mysql = mysql_init(NULL);
@@ -304,12 +328,12 @@ static enum err connection_connect(struct store_connection *c, char *error, size
     }
     set_options(c);
     if (!connect_socket(c)) {
-        snprintf(error, size, "%s: %s (%u)", c->options.config->primary.text, mysql_error(c->mysql), mysql_errno(c->mysql));
+        snprintf(error, size, "%s: %s (%u)", c->options.address->text, mysql_error(c->mysql), mysql_errno(c->mysql));
         return ERR_UNAVAILABLE;
     }
     int fd = fcntl(socket_of(c->mysql), F_DUPFD_CLOEXEC, 0);
     if (fd < 0) {
-        snprintf(error, size, "%s: %s", c->options.config->primary.text, strerror(errno));
+        snprintf(error, size, "%s: %s", c->options.address->text, strerror(errno));
         return ERR_IO;
     }
     c->is_fd_own = true;
@@ -317,7 +341,7 @@ static enum err connection_connect(struct store_connection *c, char *error, size
         snprintf(error, size, "%s", err_text(ERR_CLOSED));
         return ERR_CLOSED;
     }
-    return OK;
+    return c->options.role == STORE_PRIMARY_OF_SEVERAL ? check_writable(c, error, size) : OK;
 }
 
 static bool connection_is_alive(struct store_connection *c)
@@ -352,6 +376,7 @@ const struct store store_mysql = {
     .connect = connection_connect,
     .load = store_mysql_load,
     .write = store_mysql_write,
+    .beat = store_mysql_beat,
     .is_alive = connection_is_alive,
     .interrupt = connection_interrupt,
     .close = connection_close,

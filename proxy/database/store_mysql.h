@@ -6,6 +6,7 @@
  *   store_mysql.c       connecting, and the table of store.h
  *   store_mysql_load.c  rows: its prepared statements belong to it alone
  *   store_mysql_write.c writes: likewise
+ *   store_mysql_heartbeat.c
  */
 #ifndef PROXY_DATABASE_STORE_MYSQL_H
 #define PROXY_DATABASE_STORE_MYSQL_H
@@ -46,6 +47,9 @@ enum err store_mysql_fail(const struct source *source, enum err err, char *error
 /* What went wrong with a statement. Connector/C does not copy an error that arrives among the rows to the statement. */
 enum err store_mysql_fail_stmt(const struct source *source, MYSQL *mysql, MYSQL_STMT *stmt, char *error, size_t size);
 
+/* What @@read_only says. */
+bool store_mysql_is_writable(struct span read_only);
+
 enum column_kind store_mysql_kind_of(const MYSQL_FIELD *field);
 
 /* Character strings, binary strings and what is kept like them. */
@@ -57,6 +61,11 @@ bool store_mysql_is_integer(const MYSQL_FIELD *field);
 /* store_mysql_write.c */
 enum err store_mysql_write(struct store_connection *c, struct write *write);
 void store_mysql_write_close(struct store_connection *c);
+/* store_mysql_heartbeat.c */
+enum err store_mysql_beat(struct store_connection *c, uint64_t version, uint64_t owner, uint64_t lease_us, bool *is_owner, char *error,
+                          size_t size);
+/* The witness (source.h) that loads on such a connection need, to be freed; or NULL. */
+char *store_mysql_witness(const struct store_options *options);
 
 /* store_mysql_load.c */
 #define STORE_MYSQL_SHAPES 5U

@@ -27,6 +27,7 @@ struct load_statement {
     MYSQL *mysql; /* the connection's */
     MYSQL_STMT *stmt;
     const struct source *source;
+    const struct store_options *options; /* the connection's */
     uint32_t column_count;
     uint32_t key_count; /* parameters */
     struct key_column key_columns[KEY_FIELDS_MAX];
@@ -70,7 +71,10 @@ static void statement_destroy(struct load_statement **statement)
 
 static enum err prepare_sql(struct load_statement *s, char *error, size_t size)
 {
-    char *sql = source_sql(s->source, &(struct source_select){.key_count = s->key_count, .is_guarded = s->is_guarded});
+    char *witness = store_mysql_witness(s->options);
+    struct source_select select = {.key_count = s->key_count, .is_guarded = s->is_guarded, .witness = witness};
+    char *sql = witness != NULL || s->options->role == STORE_PRIMARY ? source_sql(s->source, &select) : NULL;
+    free(witness);
     s->stmt = sql != NULL ? mysql_stmt_init(s->mysql) : NULL;
     enum err err = OK;
     if (s->stmt == NULL) {
@@ -177,6 +181,7 @@ static struct load_statement *statement_create(struct store_connection *c, uint3
     struct load_statement *s = xcalloc(1, sizeof *s);
     s->mysql = c->mysql;
     s->source = &c->options.sources[source];
+    s->options = &c->options;
     s->key_count = key_count;
     s->column_count = source_column_count(s->source);
     uint32_t fields = s->source->key.count;
@@ -396,6 +401,19 @@ static bool is_found_key(const struct load_statement *s, const struct store_load
     return is_equal;
 }
 
+/* What the row at hand says about the server. ERR_CLOSED: this is not the primary any more. */
+static enum err read_witness(const struct load_statement *s, uint64_t *heartbeat, char *error, size_t size)
+{
+    const struct cell *witness = &s->cells[SOURCE_WITNESS];
+    if (s->options->role == STORE_REPLICA) {
+        *heartbeat = witness->is_null ? 0 : (uint64_t)cell_int(witness);
+    } else if (s->options->role == STORE_PRIMARY_OF_SEVERAL && !store_mysql_is_writable(cell_text(witness))) {
+        snprintf(error, size, "%s: is read-only", s->options->address->text);
+        return ERR_CLOSED;
+    }
+    return OK;
+}
+
 static void set_done(struct store_load *load, enum err err)
 {
     load->err = err;
@@ -422,7 +440,13 @@ static enum err fetch_rows(struct load_statement *s, struct store_load *const *l
             return fail_statement(s, error, size);
         }
         rows++;
+        uint64_t heartbeat = 0;
+        enum err witnessed = read_witness(s, &heartbeat, error, size);
+        if (witnessed != OK) {
+            return witnessed;
+        }
         for (uint32_t i = 0; i < count; i++) {
+            loads[i]->heartbeat = loads[i]->is_done ? loads[i]->heartbeat : heartbeat; /* each row of a statement has the same */
             struct store_load *load = loads[i];
             if (!load->is_done && is_found_key(s, load)) {
                 enum err err = read_row(s, &load->row, load->error, sizeof load->error);
@@ -520,6 +544,7 @@ enum err store_mysql_load(struct store_connection *c, struct store_batch *batch)
     enum err err = OK;
     for (uint32_t i = 0; i < batch->count; i++) {
         batch->loads[i].is_done = false;
+        batch->loads[i].heartbeat = 0;
         batch->loads[i].row = (struct row){.expires_in_s = -1};
     }
     if (batch->count > 1) {

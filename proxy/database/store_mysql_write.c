@@ -161,7 +161,7 @@ static enum fault judge(struct writing *w, unsigned code, const char *text)
     }
     if (code == ER_READ_ONLY_OPTION || code == ER_READ_ONLY_TRANSACTION || code == ER_READ_ONLY_MODE) {
         set_failure(w, ERR_DATABASE, "the server is read-only, so it is not the primary");
-        return FAULT_FAILED;
+        return w->c->options.role == STORE_PRIMARY_OF_SEVERAL ? FAULT_CLOSED : FAULT_FAILED; /* another address may be it */
     }
     if (code == ER_PACKET_TOO_LARGE) {
         write_end(w->write, WRITE_TOO_LARGE, ERR_TOO_LARGE, "the server's max_allowed_packet is less than this write");
@@ -190,7 +190,7 @@ static enum fault judge_commit(struct writing *w, enum fault fault)
 {
     bool is_before = w->code == ER_READ_ONLY_OPTION || w->code == ER_READ_ONLY_TRANSACTION || w->code == ER_READ_ONLY_MODE ||
                      w->code == ER_TABLE_FULL || w->code == ER_NO_TABLE || w->code == ER_NO_COLUMN || w->code == ER_TABLE_DENIED;
-    if (fault == FAULT_AGAIN || fault == FAULT_ENDED || (fault == FAULT_FAILED && is_before)) {
+    if (fault == FAULT_AGAIN || fault == FAULT_ENDED || (fault != FAULT_NONE && is_before)) {
         return fault;
     }
     if (w->code != ER_PACKET_TOO_LARGE) {

@@ -26,6 +26,7 @@ struct writer_thread {
     /* Under the writer's mutex. */
     enum thread_state state;
     struct store_connection *connection; /* changes only while idle */
+    uint32_t address;                    /* of those that may be the primary, the one that it is connected to or tries next */
     bool is_connected;
     bool is_interrupted;  /* the connection is of no more use */
     uint64_t deadline_us; /* of what it is doing; NEVER: none, or already interrupted */
@@ -231,10 +232,11 @@ static uint64_t random_next(struct writer_thread *t)
 /* How long to wait before connecting: not at all the first time, then twice as long each time, half of it at random. */
 static uint64_t backoff_us(struct writer_thread *t)
 {
-    if (t->failures <= 1) {
+    uint32_t rounds = t->failures / t->writer->config->database->primary_count; /* all addresses are tried in a row */
+    if (rounds <= 1) {
         return 0;
     }
-    uint64_t ms = MIN((uint64_t)BACKOFF_MIN_MS << MIN(t->failures - 2, 16U), BACKOFF_MAX_MS);
+    uint64_t ms = MIN((uint64_t)BACKOFF_MIN_MS << MIN(rounds - 2, 16U), BACKOFF_MAX_MS);
     return 1000 * ms / 2 + random_next(t) % (1000 * ms / 2);
 }
 
@@ -261,13 +263,16 @@ static void disconnect_locked(struct writer_thread *t, const char *why)
     struct writer *writer = t->writer;
     struct store_connection *connection = t->connection;
     bool was_last = t->is_connected && writer->connected == 1;
+    const struct config_database *database = writer->config->database;
+    const char *address = database->primary[t->address].text;
     t->connection = NULL;
     t->failures++;
+    t->address = (t->address + 1) % database->primary_count;
     snprintf(writer->why, sizeof writer->why, "%s", why);
     set_connected_locked(t, false);
     pthread_mutex_unlock(&writer->mutex);
     if (was_last) {
-        log_warn(writer->log, "database: %s: the last connection for writes is lost: %s", writer->config->database->primary.text, why);
+        log_warn(writer->log, "database: %s: the last connection for writes is lost: %s", address, why);
     }
     writer->store->close(&connection);
     pthread_mutex_lock(&writer->mutex);
@@ -285,7 +290,9 @@ static void connect_locked(struct writer_thread *t)
         return;
     }
     if (t->connection == NULL) {
-        t->connection = writer->store->open(&writer->options);
+        struct store_options options = writer->options;
+        options.address = &writer->config->database->primary[t->address];
+        t->connection = writer->store->open(&options);
     }
     t->state = THREAD_CONNECTING;
     t->is_interrupted = false;
@@ -309,7 +316,7 @@ static void connect_locked(struct writer_thread *t)
     bool is_news = strcmp(writer->why, error) != 0;
     metrics_add(t->metrics, METRIC_ERRORS, metric_index2(SOURCE_DATABASE, ERR_COUNT, err), 1);
     disconnect_locked(t, error);
-    writer->is_down = writer->connected == 0;
+    writer->is_down = writer->connected == 0 && t->failures >= writer->config->database->primary_count;
     struct write *failed = writer->is_down ? fail_locked(writer, NEVER, ERR_UNAVAILABLE, error, NULL) : NULL;
     pthread_mutex_unlock(&writer->mutex);
     if (is_news) {
@@ -493,6 +500,8 @@ static void init_sources(struct writer *writer)
     }
     writer->options = (struct store_options){
         .config = config->database,
+        .address = &config->database->primary[0],
+        .role = config->database->primary_count > 1 ? STORE_PRIMARY_OF_SEVERAL : STORE_PRIMARY,
         .sources = writer->sources,
         .source_count = config->namespace_count,
         .max_value_size = config->max_value_size,
@@ -540,7 +549,7 @@ enum err writer_create_with_store(const struct config *config, struct log *log, 
     writer->watchdog.metrics = metrics_shard_create(metrics);
     writer->watch_at_us = NEVER;
     writer->grace_until_us = clock_mono_us() + 1000ULL * WRITER_GRACE_MS;
-    snprintf(writer->why, sizeof writer->why, "%s: not connected yet", config->database->primary.text);
+    snprintf(writer->why, sizeof writer->why, "%s: not connected yet", config->database->primary[0].text);
     init_sources(writer);
     init_conditions(writer);
     writer->threads = xcalloc(config->database->write_threads, sizeof *writer->threads);

@@ -34,6 +34,7 @@ struct node {
     bool is_stopping;
     uint64_t random; /* for jitter */
     uint32_t up_count;
+    uint64_t up_since_us; /* when the newest connection was made; 0: never */
     uint32_t connection_count;
     struct connection connections[];
 };
@@ -49,6 +50,11 @@ const char *node_name(const struct node *node)
 bool node_is_up(const struct node *node)
 {
     return node->up_count == node->connection_count;
+}
+
+bool node_is_young(const struct node *node, uint64_t age_us)
+{
+    return node->up_since_us == 0 || node->context.loop->now_us - node->up_since_us < age_us;
 }
 
 bool node_has_versions(const struct node *node)
@@ -214,6 +220,7 @@ static void on_greeted(struct connection *c, const struct meta_reply *reply)
     }
     c->has_versions = is_new && mode != VERSIONS_OFF;
     c->state = UP;
+    c->node->up_since_us = c->node->context.loop->now_us;
     c->was_tried = true;
     node->up_count++;
     metrics_set(node->context.metrics, METRIC_NODE_UP, node->index, node->up_count);

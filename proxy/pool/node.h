@@ -51,6 +51,8 @@ enum err node_submit_line(struct node *node, struct span line, struct node_call 
 
 const char *node_name(const struct node *node);
 bool node_is_up(const struct node *node);
+/* Whether it may be another process, without what it had, than so long ago: a connection to it was made since then. */
+bool node_is_young(const struct node *node, uint64_t age_us);
 /* Whether this memcached lets us choose the CAS (≥ 1.6.28); false while it is not up. */
 bool node_has_versions(const struct node *node);
 /* Every connection has been tried at least once: nothing is gained by waiting for it any longer. */

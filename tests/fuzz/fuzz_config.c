@@ -34,7 +34,7 @@ static void look_at(const struct config *c)
         defaults += n->prefix[0] == '\0';
     }
     promise(defaults == 1);
-    promise(c->database == NULL || (c->database->primary.text && c->database->schema && c->database->user && c->database->password));
+    promise(c->database == NULL || (c->database->primary && c->database->primary->text && c->database->schema && c->database->user && c->database->password));
     for (uint32_t i = 0; c->bus != NULL && i < c->bus->peer_count; i++) {
         promise(strcmp(c->bus->peers[i].region, c->region) != 0 && c->bus->peers[i].url != NULL);
     }

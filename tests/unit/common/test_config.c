@@ -99,8 +99,8 @@ END_TEST
 START_TEST(defaults_of_sections)
 {
     struct config *c = good(POOL DATABASE "region: west\nbus: {url: 'nats://n'}\nadmin: {}\nnamespaces: [{prefix: 'p:', read: through, " SOURCE "}]\n");
-    ck_assert_str_eq(c->database->primary.host, "db");
-    ck_assert_uint_eq(c->database->primary.port, 3306);
+    ck_assert_str_eq(c->database->primary->host, "db");
+    ck_assert_uint_eq(c->database->primary->port, 3306);
     ck_assert_str_eq(c->database->schema, "shop");
     ck_assert_str_eq(c->database->user, "u");
     ck_assert_str_eq(c->database->password, "");
@@ -256,6 +256,31 @@ START_TEST(every_option_of_a_namespace)
 }
 END_TEST
 
+START_TEST(several_primaries_and_a_replica)
+{
+    struct config *c = good(POOL "database: {primary: ['a', 'b:3307'], schema: s, user: u, replica: r, heartbeat_writer: off,\n"
+                                 "           heartbeat_table: ops.hb, heartbeat_interval: 1s, max_replica_lag: 2s, breaker_failures: 1}\n"
+                                 "namespaces:\n"
+                                 "  - {prefix: '', read: through, tombstone_ttl: 7s, source: {table: t, key_column: k, value_column: v}}\n");
+    ck_assert_uint_eq(c->database->primary_count, 2);
+    ck_assert_str_eq(c->database->primary[0].host, "a");
+    ck_assert_uint_eq(c->database->primary[1].port, 3307);
+    ck_assert_str_eq(c->database->replica.host, "r");
+    ck_assert_str_eq(c->database->heartbeat_table, "ops.hb");
+    ck_assert_int_eq(c->database->heartbeat_writer, HEARTBEAT_OFF);
+    config_destroy(&c);
+    bad(POOL "database: {primary: a, schema: s, user: u, replica: r, max_replica_lag: 2s}\n"
+             "namespaces:\n"
+             "  - {prefix: '', read: through, tombstone_ttl: 6s, source: {table: t, key_column: k, value_column: v}}\n",
+        "f:4: namespaces[0].tombstone_ttl: must be longer than database.timeout, max_replica_lag and twice max_clock_skew together and a second, "
+        "which are 6000ms: an older row of the replica may not find it gone\n");
+    bad(POOL "database: {primary: [], schema: s, user: u}\n", "f:2: database.primary: has 0 elements, expected 1 to 16\n");
+    bad(POOL "database: {primary: [a, 'b:0'], schema: s, user: u}\n",
+        "f:2: database.primary[1]: \"b:0\" has a bad port: expected 1 to 65535\n");
+    bad(POOL "database: {primary: 'b:0', schema: s, user: u}\n", "f:2: database.primary: \"b:0\" has a bad port: expected 1 to 65535\n");
+}
+END_TEST
+
 START_TEST(every_option_of_database_and_bus)
 {
     struct config *c = good(POOL "region: west\n"
@@ -281,13 +306,20 @@ START_TEST(every_option_of_database_and_bus)
                                  "  stream_replicas: 3\n"
                                  "  ack_wait: 1s\n"
                                  "  credentials_file: /dev/null\n");
-    ck_assert_str_eq(c->database->primary.path, "/run/mysqld.sock");
+    ck_assert_str_eq(c->database->primary->path, "/run/mysqld.sock");
     ck_assert_str_eq(c->database->schema, "my-shop");
     ck_assert_str_eq(c->database->password, "p$w\"");
     ck_assert_uint_eq(c->database->threads, 256);
     ck_assert_uint_eq(c->database->queue, 1);
     ck_assert_uint_eq(c->database->connect_timeout_ms, 5000);
     ck_assert_uint_eq(c->database->timeout_ms, 100);
+    ck_assert_uint_eq(c->database->primary_count, 1);
+    ck_assert_ptr_null(c->database->replica.text);
+    ck_assert_uint_eq(c->database->max_replica_lag_ms, 5000);
+    ck_assert_uint_eq(c->database->heartbeat_interval_ms, 250);
+    ck_assert_str_eq(c->database->heartbeat_table, "outrigger_heartbeat");
+    ck_assert_int_eq(c->database->heartbeat_writer, HEARTBEAT_AUTO);
+    ck_assert_uint_eq(c->database->breaker_failures, 3);
     ck_assert_str_eq(c->database->tls_ca, "/dev/null");
     ck_assert_str_eq(c->bus->url, "tls://user:pa@[::1]:4333");
     ck_assert_uint_eq(c->bus->peer_count, 2);
@@ -743,7 +775,7 @@ START_TEST(help_and_the_real_file_agree)
         snprintf(key, sizeof key, "%s:", dot == NULL ? line : dot + 1);
         ck_assert_msg(strstr(text, key) != NULL, "%s is not in deploy/outrigger.yaml", line);
     }
-    ck_assert_uint_eq(options, 73);
+    ck_assert_uint_eq(options, 79);
     free(help);
     free(text);
 }
@@ -839,6 +871,7 @@ int main(void)
     tcase_add_test(well, every_option_of_the_pool);
     tcase_add_test(well, every_option_of_a_namespace);
     tcase_add_test(well, every_option_of_database_and_bus);
+    tcase_add_test(well, several_primaries_and_a_replica);
     tcase_add_test(well, environment);
     tcase_add_test(well, password_file);
     suite_add_tcase(suite, well);

@@ -6,6 +6,7 @@
 #include <unistd.h>
 
 #include "common/clock.h"
+#include "common/version.h"
 #include "proxy/database/store.h"
 #include "tests/unit/check_main.h"
 
@@ -25,10 +26,17 @@ static struct {
     uint32_t held;   /* loads that are held */
     uint32_t loads;
     uint32_t batches;
+    uint32_t asked[HOSTS]; /* loads, by role */
+    uint64_t heartbeat;    /* what the replica shows */
+    const char *read_only; /* the address that is not the primary */
+    uint32_t most_primaries; /* at once */
+    uint32_t open_at[2];   /* established connections to db:3306 and other:3306 */
     uint32_t interrupts;
 } fake = {.mutex = PTHREAD_MUTEX_INITIALIZER, .changed = PTHREAD_COND_INITIALIZER};
 
 struct store_connection {
+    struct store_options options;
+    bool is_established;
     uint32_t number;
     bool is_interrupted;
 };
@@ -37,6 +45,7 @@ static struct store_connection *fake_open(const struct store_options *options)
 {
     ck_assert_ptr_nonnull(options->config);
     struct store_connection *c = xcalloc(1, sizeof *c);
+    c->options = *options;
     pthread_mutex_lock(&fake.mutex);
     fake.open++;
     pthread_mutex_unlock(&fake.mutex);
@@ -53,6 +62,15 @@ static enum err fake_connect(struct store_connection *c, char *error, size_t siz
     if (fake.refuses || c->is_interrupted) {
         snprintf(error, size, "refused");
         err = ERR_UNAVAILABLE;
+    }
+    if (err == OK && fake.read_only != NULL && strcmp(fake.read_only, c->options.address->text) == 0) {
+        snprintf(error, size, "%s: is read-only", fake.read_only);
+        err = ERR_UNSUPPORTED;
+    }
+    if (err == OK && c->options.role != STORE_REPLICA) {
+        c->is_established = true;
+        fake.open_at[c->options.address->text[0] == 'o']++;
+        fake.most_primaries = MAX(fake.most_primaries, (uint32_t)(fake.open_at[0] > 0) + (uint32_t)(fake.open_at[1] > 0));
     }
     c->number = ++fake.opened;
     pthread_mutex_unlock(&fake.mutex);
@@ -79,6 +97,13 @@ static enum err fake_load_one(struct store_connection *c, struct store_load *loa
             pthread_cond_wait(&fake.changed, &fake.mutex);
         }
         fake.held--;
+    }
+    if (c->options.role == STORE_REPLICA) {
+        load->heartbeat = fake.heartbeat;
+    }
+    if (c->options.role == STORE_PRIMARY_OF_SEVERAL && fake.read_only != NULL && strcmp(fake.read_only, c->options.address->text) == 0) {
+        snprintf(load->error, sizeof load->error, "is read-only");
+        return ERR_CLOSED;
     }
     bool is_poison = span_eq(key, SPAN_LIT("poison"));
     if (c->is_interrupted || c->number <= fake.dead || is_poison) {
@@ -112,6 +137,7 @@ static enum err fake_load(struct store_connection *c, struct store_batch *batch)
             continue;
         }
         fake.loads++;
+        fake.asked[c->options.role == STORE_REPLICA]++;
         load->err = fake_load_one(c, load);
         err = load->err == ERR_CLOSED ? ERR_CLOSED : OK;
     }
@@ -140,6 +166,9 @@ static void fake_close(struct store_connection **connection)
 {
     pthread_mutex_lock(&fake.mutex);
     fake.open--;
+    if ((*connection)->is_established) {
+        fake.open_at[(*connection)->options.address->text[0] == 'o']--;
+    }
     pthread_mutex_unlock(&fake.mutex);
     free(*connection);
     *connection = NULL;
@@ -186,10 +215,14 @@ static struct loader *loader;
 static unsigned done_count;
 static struct load *last_done;
 
+static struct address primaries[] = {{.text = "db:3306"}, {.text = "other:3306"}};
+static struct config_database special; /* what the next start() has beyond the usual */
+
 static void start(uint32_t threads, uint32_t queue)
 {
     database = (struct config_database){
-        .primary = {.text = "db:3306"}, .threads = threads, .queue = queue, .connect_timeout_ms = 300, .timeout_ms = 1000};
+        .primary = primaries, .primary_count = MAX(special.primary_count, 1U), .replica = special.replica, .max_replica_lag_ms = 2000,
+        .breaker_failures = special.breaker_failures > 0 ? special.breaker_failures : 1000, .threads = threads, .queue = queue, .connect_timeout_ms = 300, .timeout_ms = 1000};
     config = (struct config){
         .namespaces = namespaces, .namespace_count = 2, .database = &database, .max_value_size = 1000};
     registry = metric_registry_create(&config, NULL, 0);
@@ -436,7 +469,7 @@ START_TEST(a_row_that_kills_connections_fails_alone_in_the_end)
     struct load loads[4];
     static const char *const keys[] = {"a", "b", "poison", "c"};
     struct loader_intake intake = {0};
-    start_connected(2, 10);
+    start_connected(6, 10); /* more than it kills before it is alone: the others need not wait for a back-off */
     for (unsigned i = 0; i < 4; i++) {
         ck_assert_int_eq(loader_submit(loader, &intake, make(&loads[i], keys[i], 1 + i, 4000 * MS)), OK);
     }
@@ -686,6 +719,155 @@ START_TEST(stopping_ends_all_loads)
 }
 END_TEST
 
+/* --- the replica --- */
+
+static uint64_t version_ago(uint64_t ms)
+{
+    return (clock_wall_ms() - ms) << VERSION_MS_SHIFT;
+}
+
+static void start_replica(void)
+{
+    special.replica = (struct address){.text = "replica:3306"};
+    FAKE_SET(heartbeat, version_ago(100));
+    start(1, 200);
+    WAIT_FOR(metric(METRIC_DATABASE_CONNECTIONS, HOST_PRIMARY) == 1 && metric(METRIC_DATABASE_CONNECTIONS, HOST_REPLICA) == 1);
+}
+
+static void submit_version(struct load *load, const char *key, uint64_t version, uint64_t min_version)
+{
+    make(load, key, 0, 2000 * MS);
+    load->version = version;
+    load->min_version = min_version;
+    ck_assert_int_eq(submit_made(load), OK);
+}
+
+START_TEST(a_fresh_replica_is_read_and_its_version_is_older)
+{
+    struct load a, j;
+    start_replica();
+    uint64_t version = version_ago(0);
+    submit_version(&a, "a", version, 0);
+    wait_done(1);
+    check_value(&a, "a");
+    ck_assert_uint_lt(a.version, fake.heartbeat);
+    ck_assert_uint_eq(fake_get(&fake.asked[HOST_REPLICA]), 1);
+    ck_assert_uint_eq(fake_get(&fake.asked[HOST_PRIMARY]), 0);
+    ck_assert_uint_eq(metric(METRIC_LOADS_BY_HOST, HOST_REPLICA), 1);
+    make(&a, "hold", 7, 4000 * MS)->version = version;
+    ck_assert_int_eq(submit_made(&a), OK);
+    ck_assert(join(&j, "hold", 7, 4000 * MS));
+    FAKE_SET(is_closed, true);
+    wait_done(3);
+    check_value(&a, "hold");
+    check_value(&j, "hold");
+    ck_assert_uint_eq(a.version, j.version); /* who joins has the version of the row, not that of the load */
+    ck_assert_uint_lt(j.version, version);
+    stop();
+}
+END_TEST
+
+START_TEST(what_the_replica_can_not_prove_the_primary_is_asked_for)
+{
+    struct load a, b, c;
+    start_replica();
+    submit_version(&a, "a", version_ago(0), version_ago(50)); /* invalidated after the heartbeat that it has */
+    wait_done(1);
+    check_value(&a, "a");
+    ck_assert_uint_gt(a.version, version_ago(1000));
+    ck_assert_uint_eq(fake_get(&fake.asked[HOST_PRIMARY]), 1);
+    ck_assert_uint_eq(metric(METRIC_REPLICA_REFUSED, REFUSED_OLDER), 1);
+    make(&b, "b", 0, 1000 * MS)->primary_only = true;
+    ck_assert_int_eq(submit_made(&b), OK);
+    wait_done(2);
+    ck_assert_uint_eq(fake_get(&fake.asked[HOST_PRIMARY]), 2);
+    check_value(&b, "b");
+    FAKE_SET(heartbeat, version_ago(5000));
+    submit_version(&c, "c", version_ago(0), 0);
+    wait_done(3);
+    check_value(&c, "c");
+    ck_assert_uint_eq(fake_get(&fake.asked[HOST_PRIMARY]), 3);
+    ck_assert_uint_eq(metric(METRIC_REPLICA_REFUSED, REFUSED_STALE), 1);
+    submit_version(&c, "c", version_ago(0), 0); /* not even tried */
+    wait_done(4);
+    check_value(&c, "c");
+    ck_assert_uint_eq(metric(METRIC_REPLICA_REFUSED, REFUSED_STALE), 1);
+    stop();
+}
+END_TEST
+
+START_TEST(a_replica_that_does_not_answer_costs_half_the_time)
+{
+    struct load a, b;
+    special.breaker_failures = 1;
+    start_replica();
+    make(&a, "hold", 0, 400 * MS);
+    ck_assert_int_eq(submit_made(&a), OK);
+    WAIT_FOR(fake_get(&fake.asked[HOST_REPLICA]) == 1);
+    WAIT_FOR(fake_get(&fake.asked[HOST_PRIMARY]) == 1);
+    FAKE_SET(is_closed, true);
+    wait_done(1);
+    check_value(&a, "hold");
+    ck_assert_uint_eq(metric(METRIC_REPLICA_REFUSED, REFUSED_FAILED), 1);
+    ck_assert_uint_eq(metric(METRIC_BREAKER_OPENED, HOST_REPLICA), 1);
+    ck_assert_int_eq(submit(&b, "b", 0, 1000 * MS), OK);
+    wait_done(2);
+    check_value(&b, "b");
+    stop();
+}
+END_TEST
+
+/* --- breaker and fail-over --- */
+
+START_TEST(the_breaker_lets_loads_fail_at_once)
+{
+    struct load loads[3], a;
+    struct loader_intake intake = {0};
+    special.breaker_failures = 3;
+    start_connected(2, 10);
+    for (unsigned i = 0; i < 3; i++) {
+        ck_assert_int_eq(loader_submit(loader, &intake, make(&loads[i], "hold", 1 + i, 100 * MS)), OK);
+    }
+    FAKE_SET(is_silent, true); /* so that there is no sign of life, either */
+    loader_flush(loader, &intake);
+    wait_done(3);
+    ck_assert_int_eq(loads[2].err, ERR_TIMEOUT);
+    ck_assert_uint_eq(metric(METRIC_BREAKER_OPENED, HOST_PRIMARY), 1);
+    ck_assert_uint_eq(metric(METRIC_BREAKER_OPEN, HOST_PRIMARY), 1);
+    ck_assert_int_eq(submit(&a, "a", 9, 1000 * MS), ERR_UNAVAILABLE);
+    ck_assert_ptr_nonnull(strstr(a.error, "circuit breaker"));
+    FAKE_SET(is_closed, true);
+    FAKE_SET(is_silent, false);
+    unsigned done = done_count;
+    WAIT_FOR(submit(&a, "a", 9, 1000 * MS) == OK); /* the trial */
+    wait_done(done + 1);
+    check_value(&a, "a");
+    ck_assert_uint_eq(metric(METRIC_BREAKER_OPEN, HOST_PRIMARY), 0);
+    stop();
+}
+END_TEST
+
+START_TEST(the_writable_primary_is_found_and_followed)
+{
+    struct load a;
+    special.primary_count = 2;
+    fake.read_only = "db:3306";
+    start_connected(3, 10);
+    ck_assert_uint_eq(fake_get(&fake.open_at[0]), 0);
+    ck_assert_uint_eq(fake_get(&fake.open_at[1]), 3);
+    for (unsigned i = 0; i < 6; i++) {
+        FAKE_SET(read_only, i % 2 == 0 ? "other:3306" : "db:3306");
+        unsigned now = i % 2;
+        /* Whatever is answered was not by a read-only one; some may fail meanwhile. */
+        WAIT_FOR(submit(&a, "a", 0, 1000 * MS) == OK && (wait_done(done_count + 1), a.err == OK));
+        check_value(&a, "a");
+        WAIT_FOR(fake_get(&fake.open_at[now]) == 3 && fake_get(&fake.open_at[!now]) == 0);
+    }
+    ck_assert_uint_eq(fake_get(&fake.most_primaries), 1);
+    stop();
+}
+END_TEST
+
 /* Four workers, each with a mailbox, against four connections that die, time out and come back. */
 #define ROUNDS 300
 #define BATCH 16
@@ -795,6 +977,11 @@ int main(void)
     suite_add_tcase(suite, tc);
     tc = tcase_create("connections");
     tcase_set_timeout(tc, 60);
+    tcase_add_test(tc, a_fresh_replica_is_read_and_its_version_is_older);
+    tcase_add_test(tc, what_the_replica_can_not_prove_the_primary_is_asked_for);
+    tcase_add_test(tc, a_replica_that_does_not_answer_costs_half_the_time);
+    tcase_add_test(tc, the_breaker_lets_loads_fail_at_once);
+    tcase_add_test(tc, the_writable_primary_is_found_and_followed);
     tcase_add_test(tc, a_lost_connection_is_replaced_and_its_load_tried_again);
     tcase_add_test(tc, a_load_that_kills_connections_ends);
     tcase_add_test(tc, an_idle_connection_that_dies_is_noticed);

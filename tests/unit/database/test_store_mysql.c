@@ -28,6 +28,7 @@
 #define MS 1000ULL
 #define VALUE_MAX (1U << 20)
 
+static struct address primary;
 static struct config_database database;
 static struct config_source table;
 static struct config_namespace namespace = {.prefix = "p:", .name = "shop", .source = &table};
@@ -55,8 +56,13 @@ static bool parse_environment(void)
             exit(2);
         }
     }
+    primary = (struct address){.text = xstrdup(text), .host = parts[0], .port = (uint16_t)atoi(parts[1])};
     database = (struct config_database){
-        .primary = {.text = xstrdup(text), .host = parts[0], .port = (uint16_t)atoi(parts[1])},
+        .primary = &primary,
+        .primary_count = 1,
+        .breaker_failures = 1000,
+        .heartbeat_table = "heartbeat",
+        .heartbeat_writer = HEARTBEAT_OFF,
         .user = parts[2],
         .password = parts[3],
         .schema = parts[4],
@@ -66,7 +72,7 @@ static bool parse_environment(void)
         .timeout_ms = 1000,
         .tls_ca = getenv("OUTRIGGER_TEST_MYSQL_CA"),
     };
-    database.primary.text[strlen(parts[0]) + 1 + strlen(parts[1])] = '\0';
+    database.primary->text[strlen(parts[0]) + 1 + strlen(parts[1])] = '\0';
     return true;
 }
 
@@ -112,8 +118,8 @@ static void admin_connect(void)
     }
     admin = mysql_init(NULL);
     mysql_options(admin, MYSQL_SET_CHARSET_NAME, "utf8mb4");
-    ck_assert_msg(mysql_real_connect(admin, database.primary.host, database.user, database.password, database.schema,
-                                     database.primary.port, NULL, 0) != NULL,
+    ck_assert_msg(mysql_real_connect(admin, database.primary->host, database.user, database.password, database.schema,
+                                     database.primary->port, NULL, 0) != NULL,
                   "%s", mysql_error(admin));
     sql("SET autocommit=1");
 }
@@ -125,7 +131,7 @@ static void open_source(struct config_source config_source, uint64_t max_value_s
         .namespaces = &namespace, .namespace_count = 1, .database = &database, .max_value_size = max_value_size};
     source_init(&source, &namespace, max_value_size);
     connection = store_mysql.open(
-        &(struct store_options){.config = &database, .sources = &source, .source_count = 1, .max_value_size = max_value_size});
+        &(struct store_options){.config = &database, .address = &primary, .sources = &source, .source_count = 1, .max_value_size = max_value_size});
     ck_assert_msg(store_mysql.connect(connection, error, sizeof error) == OK, "%s", error);
 }
 
@@ -441,6 +447,107 @@ START_TEST(in_a_batch_a_bad_row_fails_alone)
 }
 END_TEST
 
+/* --- replicas and primaries --- */
+
+static void reopen(enum store_role role)
+{
+    store_mysql.close(&connection);
+    connection = store_mysql.open(&(struct store_options){.config = &database, .address = &primary, .role = role, .sources = &source,
+                                                          .source_count = 1, .max_value_size = VALUE_MAX});
+    ck_assert_msg(store_mysql.connect(connection, error, sizeof error) == OK, "%s", error);
+}
+
+static enum err beat(uint64_t version, uint64_t owner, uint64_t lease_us, bool *is_owner)
+{
+    return store_mysql.beat(connection, version, owner, lease_us, is_owner, error, sizeof error);
+}
+
+START_TEST(the_heartbeat_comes_with_the_rows)
+{
+    open_kv("k VARCHAR(100) PRIMARY KEY, v TEXT");
+    sql("INSERT INTO kv SELECT seq, seq FROM seq_1_to_20000");
+    sql("DROP TABLE IF EXISTS heartbeat");
+    sql("CREATE TABLE heartbeat (id TINYINT UNSIGNED PRIMARY KEY, version BIGINT UNSIGNED NOT NULL, owner BIGINT UNSIGNED NOT NULL, "
+        "beat_at DATETIME(6) NOT NULL) ENGINE=InnoDB");
+    reopen(STORE_REPLICA);
+    load_batch(3, (const char *const[]){"1", "none", "2"});
+    ck_assert_uint_eq(items[0].heartbeat, 0); /* there is none, so nothing is proved; the values are not used */
+    for (uint32_t i = 0; i < 3; i++) {
+        ck_assert_int_eq(items[i].err, OK);
+        if (items[i].row.found) {
+            chunk_unref(&items[i].row.value);
+        }
+    }
+    sql("INSERT INTO heartbeat VALUES (1, 9223372036854775807, 0, '2000-01-01')");
+    long long before = rows_read();
+    load_batch(3, (const char *const[]){"1", "none", "2"});
+    ck_assert_msg(rows_read() - before < 100, "%lld rows read", rows_read() - before);
+    for (uint32_t i = 0; i < 3; i++) {
+        ck_assert_uint_eq(items[i].heartbeat, INT64_MAX);
+    }
+    check_item(0, "1");
+    check_item(1, NULL);
+    check_item(2, "2");
+    sql("UPDATE heartbeat SET version = 77");
+    load_batch(1, (const char *const[]){"none"});
+    ck_assert_uint_eq(items[0].heartbeat, 77);
+    check_item(0, NULL);
+}
+END_TEST
+
+START_TEST(one_owner_beats_and_never_backwards)
+{
+    char text[32];
+    bool is_owner;
+    open_kv("k INT PRIMARY KEY, v TEXT");
+    sql("DROP TABLE IF EXISTS heartbeat");
+    ck_assert_int_eq(beat(5, 1, 1000000, &is_owner), ERR_DATABASE);
+    ck_assert_ptr_nonnull(strstr(error, "heartbeat"));
+    sql("CREATE TABLE heartbeat (id TINYINT UNSIGNED PRIMARY KEY, version BIGINT UNSIGNED NOT NULL, owner BIGINT UNSIGNED NOT NULL, "
+        "beat_at DATETIME(6) NOT NULL) ENGINE=InnoDB");
+    sql("INSERT INTO heartbeat VALUES (1, 0, 0, '2000-01-01')");
+    ck_assert_int_eq(beat(50, 11, 60000000, &is_owner), OK);
+    ck_assert(is_owner);
+    ck_assert_int_eq(beat(60, 12, 60000000, &is_owner), OK); /* another, within the lease */
+    ck_assert(!is_owner);
+    ck_assert_int_eq(beat(40, 11, 60000000, &is_owner), OK); /* its clock went back */
+    ck_assert(is_owner);
+    sql_text("SELECT version FROM heartbeat", text, sizeof text);
+    ck_assert_str_eq(text, "50");
+    usleep(2000);
+    ck_assert_int_eq(beat(45, 12, 1000, &is_owner), OK); /* the lease is over */
+    ck_assert(is_owner);
+    sql_text("SELECT CONCAT(version, ' ', owner) FROM heartbeat", text, sizeof text);
+    ck_assert_str_eq(text, "50 12");
+}
+END_TEST
+
+START_TEST(a_primary_that_turns_read_only_is_none)
+{
+    open_kv("k VARCHAR(100) PRIMARY KEY, v TEXT");
+    sql("INSERT INTO kv SELECT seq, seq FROM seq_1_to_20000");
+    reopen(STORE_PRIMARY_OF_SEVERAL);
+    long long before = rows_read();
+    load_batch(3, (const char *const[]){"1", "none", "2"});
+    ck_assert_msg(rows_read() - before < 100, "%lld rows read", rows_read() - before);
+    check_item(0, "1");
+    check_item(1, NULL);
+    check_item(2, "2");
+    sql("SET GLOBAL read_only = 1");
+    enum err absent = load_span(SPAN_LIT("none"));
+    enum err present = load_span(SPAN_LIT("1"));
+    store_mysql.close(&connection);
+    connection = store_mysql.open(&(struct store_options){.config = &database, .address = &primary, .role = STORE_PRIMARY_OF_SEVERAL,
+                                                          .sources = &source, .source_count = 1, .max_value_size = VALUE_MAX});
+    enum err connecting = store_mysql.connect(connection, error, sizeof error);
+    sql("SET GLOBAL read_only = 0");
+    ck_assert_int_eq(absent, ERR_CLOSED);
+    ck_assert_int_eq(present, ERR_CLOSED);
+    ck_assert_int_eq(connecting, ERR_UNSUPPORTED);
+    ck_assert_ptr_nonnull(strstr(error, "read-only"));
+}
+END_TEST
+
 /* --- values --- */
 
 START_TEST(values_are_their_bytes)
@@ -690,12 +797,13 @@ START_TEST(a_wrong_password_says_so)
 {
     struct config_database wrong = database;
     wrong.password = "wrong";
-    connection = store_mysql.open(&(struct store_options){.config = &wrong, .sources = &source, .source_count = 0});
+    connection = store_mysql.open(&(struct store_options){.config = &wrong, .address = &primary, .sources = &source, .source_count = 0});
     ck_assert_int_eq(store_mysql.connect(connection, error, sizeof error), ERR_UNAVAILABLE);
     ck_assert_msg(strstr(error, "Access denied") != NULL, "%s", error);
     store_mysql.close(&connection);
-    wrong.primary.port = 1;
-    connection = store_mysql.open(&(struct store_options){.config = &wrong, .sources = &source, .source_count = 0});
+    struct address nobody = primary;
+    nobody.port = 1;
+    connection = store_mysql.open(&(struct store_options){.config = &wrong, .address = &nobody, .sources = &source, .source_count = 0});
     ck_assert_int_eq(store_mysql.connect(connection, error, sizeof error), ERR_UNAVAILABLE);
     store_mysql.close(&connection);
 }
@@ -712,9 +820,9 @@ START_TEST(a_unix_socket_does_too)
     open_kv("k INT PRIMARY KEY, v TEXT");
     store_mysql.close(&connection);
     sql("INSERT INTO kv VALUES (1, 'x')");
-    local.primary = (struct address){.text = path, .path = path};
+    struct address at = {.text = path, .path = path};
     connection = store_mysql.open(
-        &(struct store_options){.config = &local, .sources = &source, .source_count = 1, .max_value_size = VALUE_MAX});
+        &(struct store_options){.config = &local, .address = &at, .sources = &source, .source_count = 1, .max_value_size = VALUE_MAX});
     ck_assert_msg(store_mysql.connect(connection, error, sizeof error) == OK, "%s", error);
     check_found("1", "x");
     close_source();
@@ -922,6 +1030,9 @@ int main(void)
     tcase_add_test(tc, a_batch_is_one_statement);
     tcase_add_test(tc, in_a_batch_keys_are_exact_too);
     tcase_add_test(tc, in_a_batch_a_bad_row_fails_alone);
+    tcase_add_test(tc, the_heartbeat_comes_with_the_rows);
+    tcase_add_test(tc, one_owner_beats_and_never_backwards);
+    tcase_add_test(tc, a_primary_that_turns_read_only_is_none);
     tcase_add_test(tc, values_are_their_bytes);
     tcase_add_test(tc, values_of_other_types_are_text);
     tcase_add_test(tc, large_values_are_bounded);

@@ -28,7 +28,7 @@ static void open_connection(void)
 {
     char error[STORE_ERROR_MAX];
     connection = store_mysql.open(&(struct store_options){
-        .config = &database, .sources = &source, .source_count = 1, .max_value_size = VALUE_MAX, .is_writer = true});
+        .config = &database, .address = database.primary, .sources = &source, .source_count = 1, .max_value_size = VALUE_MAX, .is_writer = true});
     ck_assert_msg(store_mysql.connect(connection, error, sizeof error) == OK, "%s", error);
 }
 
@@ -50,8 +50,8 @@ static void open_source(struct config_source config)
 
 static void open_entries(void)
 {
-    fixture_sql("DROP TABLE IF EXISTS outrigger_entries");
-    fixture_sql("CREATE TABLE outrigger_entries (cache_key VARBINARY(250) PRIMARY KEY, value LONGBLOB NOT NULL, flags INT UNSIGNED NOT NULL "
+    close_source();
+    fixture_sql("CREATE OR REPLACE TABLE outrigger_entries (cache_key VARBINARY(250) PRIMARY KEY, value LONGBLOB NOT NULL, flags INT UNSIGNED NOT NULL "
                 "DEFAULT 0, version BIGINT UNSIGNED NOT NULL, updated_at TIMESTAMP(6) NOT NULL DEFAULT CURRENT_TIMESTAMP(6) ON UPDATE "
                 "CURRENT_TIMESTAMP(6), expires_at TIMESTAMP(6) NULL DEFAULT NULL) ENGINE=InnoDB");
     open_source((struct config_source){.kind = SOURCE_ENTRIES,
@@ -548,7 +548,7 @@ static void *increment(void *arg)
     struct other *other = arg;
     char error[STORE_ERROR_MAX];
     struct store_connection *c = store_mysql.open(&(struct store_options){
-        .config = &database, .sources = &source, .source_count = 1, .max_value_size = VALUE_MAX, .is_writer = true});
+        .config = &database, .address = database.primary, .sources = &source, .source_count = 1, .max_value_size = VALUE_MAX, .is_writer = true});
     enum err err = store_mysql.connect(c, error, sizeof error);
     for (int i = 0; i < 50 && err == OK; i++) {
         struct write write = {.op = WRITE_INCR, .delta = 1, .has_initial = true, .initial = 1, .version = 1, .key_len = 3, .key = "p:n",
@@ -652,6 +652,7 @@ END_TEST
 static struct {
     int listener;
     uint16_t port;
+    struct address address;
     pthread_t id;
     _Atomic int cut_at;        /* 0: never; counts down with everything the client says */
     _Atomic bool is_heard;     /* whether the server gets what is cut, and answers it to nobody */
@@ -715,8 +716,8 @@ static void *proxy_main(void *arg)
         if (client < 0) {
             return NULL;
         }
-        struct sockaddr_in at = {.sin_family = AF_INET, .sin_port = htons(fixture.database.primary.port)};
-        inet_pton(AF_INET, fixture.database.primary.host, &at.sin_addr);
+        struct sockaddr_in at = {.sin_family = AF_INET, .sin_port = htons(fixture.primary.port)};
+        inet_pton(AF_INET, fixture.primary.host, &at.sin_addr);
         int server = socket(AF_INET, SOCK_STREAM, 0);
         if (connect(server, (struct sockaddr *)&at, sizeof at) == 0) {
             serve(client, server);
@@ -736,12 +737,13 @@ static void start_proxy(void)
     getsockname(proxy.listener, (struct sockaddr *)&at, &len);
     proxy.port = ntohs(at.sin_port);
     ck_assert_int_eq(pthread_create(&proxy.id, NULL, proxy_main, NULL), 0);
-    database.primary.port = proxy.port;
+    proxy.address = fixture.primary;
+    proxy.address.port = proxy.port;
+    database.primary = &proxy.address;
 }
 
 static void stop_proxy(void)
 {
-    store_mysql.close(&connection); /* the proxy serves one at a time */
     shutdown(proxy.listener, SHUT_RDWR);
     pthread_join(proxy.id, NULL);
     close(proxy.listener);
@@ -766,8 +768,8 @@ static const bool cut_cas[] = {false, false, false, false, false, false, true};
 static bool cut(int which, size_t op, int step, bool is_heard, bool is_warm, unsigned outcomes[WRITE_OUTCOMES])
 {
     char before[64], after[64];
-    close_source();
-    open_both[which]();
+    open_connection();
+    fixture_sql(which == 0 ? "DELETE FROM outrigger_entries" : "DELETE FROM wfull");
     check(WRITE_SET, "p:a", "10", WRITE_APPLIED);
     store_mysql.close(&connection);
     open_connection();
@@ -792,7 +794,6 @@ static bool cut(int which, size_t op, int step, bool is_heard, bool is_warm, uns
     atomic_store(&proxy.cut_at, 0);
     bool has_cut = atomic_load(&proxy.has_cut);
     store_mysql.close(&connection);
-    source_deinit(&source);
     wait_for_end();
     snprintf(after, sizeof after, "%s", ask(which, what, key));
     bool is_changed = strcmp(before, after) != 0;
@@ -811,6 +812,8 @@ static bool cut(int which, size_t op, int step, bool is_heard, bool is_warm, uns
 START_TEST(cut_at_every_step)
 {
     start_proxy();
+    open_both[_i]();
+    store_mysql.close(&connection);
     for (size_t op = 0; op < ARRAY_LEN(cut_ops); op++) {
         for (int how = 0; how < 4; how++) {
             unsigned outcomes[WRITE_OUTCOMES] = {0};
@@ -824,7 +827,6 @@ START_TEST(cut_at_every_step)
             ck_assert_msg(outcomes[WRITE_IN_DOUBT] > 0, "op %zu, way %d: none of %d steps leaves it in doubt; %u applied, %u failed", op, how, step, outcomes[WRITE_APPLIED], outcomes[WRITE_FAILED]);
         }
     }
-    open_both[_i](); /* so that there is something to close */
     stop_proxy();
 }
 END_TEST
