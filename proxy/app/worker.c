@@ -3,6 +3,7 @@
 #include <unistd.h>
 
 #include "proxy/cache/invalidate.h"
+#include "proxy/cache/settle.h"
 
 #define MEMORY_LIMIT (4ULL << 30)  /* bytes under way in one worker */
 #define WAIT_LOOK_US 5000          /* how often the pool is looked at before the first client is let in */
@@ -187,9 +188,10 @@ static void *run(void *arg)
     return NULL;
 }
 
-enum err worker_start(struct worker *w, struct loader *loader, struct bus *bus)
+enum err worker_start(struct worker *w, struct loader *loader, struct writer *writer, struct bus *bus)
 {
     w->cache.loader = loader;
+    w->cache.writer = writer;
     w->cache.bus = bus;
     w->has_thread = pthread_create(&w->thread, NULL, run, w) == 0;
     return w->has_thread ? OK : ERR_NOMEM;
@@ -234,6 +236,7 @@ void worker_destroy(struct worker **worker)
     timer_stop(&w->hold_timer);
     front_deinit(&w->front);
     pool_deinit(&w->cache.pool);
+    settle_stop(&w->cache);
     cache_deinit(&w->cache);
     loop_deinit(&w->loop);
     free(w->listeners);
