@@ -10,7 +10,7 @@ READERS = 1000
 
 @pytest.fixture(scope="module")
 def west(watch, directory):
-    with through_region(directory, outriggers=4, config={"database": {"timeout": "30s"}, "pool": {"timeout": "10s"}}) as through:
+    with through_region(directory, outriggers=4, config={"pool": {"timeout": "10s"}}) as through:
         yield through
 
 

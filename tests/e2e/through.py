@@ -38,7 +38,7 @@ NAMESPACES = [
     _namespace("gated:", "gated", "name", "version"),
     _namespace("forgetful:", "packages", "name", "version", negative_ttl="0s"),
     _namespace("fleeting:", "packages", "name", "version", ttl="1s", negative_ttl="1s"),
-    _namespace("hot:", "packages", "name", "version", lease_wait="25s", lease_ttl="60s"),
+    _namespace("hot:", "packages", "name", "version", lease_wait="19s", lease_ttl="60s"),
     # Others' loads are not waited for for long, and in the second one a lease that is not used is soon lost.
     _namespace("hasty:", "packages", "name", "version", lease_wait="100ms"),
     _namespace("brief:", "packages", "name", "version", lease_wait="100ms", lease_ttl="1s"),
