@@ -3,7 +3,7 @@
 #include "common/base.h"
 #include "common/err.h"
 
-enum dim { DIM_NONE = -1, DIM_COMMAND, DIM_NAMESPACE, DIM_NODE, DIM_PEER, DIM_LOAD_RESULT, DIM_QUERY_RESULT, DIM_REPLY_RESULT, DIM_AUTH_RESULT, DIM_HOST, DIM_REFUSAL, DIM_ERROR, DIM_SOURCE, DIM_HANDSHAKE, DIM_RELOAD, DIMS };
+enum dim { DIM_NONE = -1, DIM_COMMAND, DIM_NAMESPACE, DIM_NODE, DIM_PEER, DIM_LOAD_RESULT, DIM_QUERY_RESULT, DIM_REPLY_RESULT, DIM_AUTH_RESULT, DIM_HOST, DIM_REFUSAL, DIM_WRITE_OUTCOME, DIM_ERROR, DIM_SOURCE, DIM_HANDSHAKE, DIM_RELOAD, DIMS };
 
 static const struct metric_def defs[METRIC_COUNT] = {
 #define X(name, exported, type, dim1, dim2, help) {exported, help, METRIC_##type, {DIM_##dim1, DIM_##dim2}},
@@ -43,6 +43,18 @@ static const char *const auth_results[AUTH_RESULTS] = {
     [AUTH_GRANTED] = "granted",
     [AUTH_DENIED] = "denied",
     [AUTH_MALFORMED] = "malformed",
+};
+
+static const char *const write_outcomes[WRITE_OUTCOMES] = {
+    [WRITE_APPLIED] = "applied",
+    [WRITE_NOT_STORED] = "not_stored",
+    [WRITE_EXISTS] = "exists",
+    [WRITE_NOT_FOUND] = "not_found",
+    [WRITE_NON_NUMERIC] = "non_numeric",
+    [WRITE_TOO_LARGE] = "too_large",
+    [WRITE_REFUSED] = "refused",
+    [WRITE_FAILED] = "failed",
+    [WRITE_IN_DOUBT] = "in_doubt",
 };
 
 static const char *const hosts[HOSTS] = {
@@ -119,6 +131,7 @@ struct metric_registry *metric_registry_create(const struct config *config, cons
     r->dims[DIM_QUERY_RESULT] = (struct metric_dim){"result", query_results, QUERY_RESULTS};
     r->dims[DIM_REPLY_RESULT] = (struct metric_dim){"result", reply_results, REPLY_RESULTS};
     r->dims[DIM_AUTH_RESULT] = (struct metric_dim){"result", auth_results, AUTH_RESULTS};
+    r->dims[DIM_WRITE_OUTCOME] = (struct metric_dim){"result", write_outcomes, WRITE_OUTCOMES};
     r->dims[DIM_HOST] = (struct metric_dim){"host", hosts, HOSTS};
     r->dims[DIM_REFUSAL] = (struct metric_dim){"reason", refusals, REFUSALS};
     r->dims[DIM_ERROR] = (struct metric_dim){"error", errors, ERR_COUNT};

@@ -35,6 +35,21 @@ enum reply_result {
     REPLY_RESULTS
 };
 enum auth_result { AUTH_GRANTED, AUTH_DENIED, AUTH_MALFORMED, AUTH_RESULTS };
+
+/* See proxy/database/write.h. */
+enum write_outcome {
+    WRITE_APPLIED,
+    WRITE_NOT_STORED,  /* add: there is one; replace, append, prepend: there is none */
+    WRITE_EXISTS,      /* the row's version is not `cas` */
+    WRITE_NOT_FOUND,   /* cas, incr, decr, delete, touch: there is none */
+    WRITE_NON_NUMERIC, /* incr, decr */
+    WRITE_TOO_LARGE,
+    WRITE_REFUSED,  /* the mapping has no place for it: `error` says why, and the same will be refused again */
+    WRITE_FAILED,   /* `err` and `error` say why; nothing was committed, and nothing will be */
+    WRITE_IN_DOUBT, /* it was sent, and nobody knows what came of it. It may still be committed for a while: see writer.h */
+    WRITE_OUTCOMES,
+};
+
 enum host_kind { HOST_PRIMARY, HOST_REPLICA, HOSTS };
 enum replica_refusal { REFUSED_STALE, REFUSED_OLDER, REFUSED_FAILED, REFUSALS };
 enum error_source { SOURCE_CLIENT, SOURCE_NODE, SOURCE_DATABASE, SOURCE_BUS, SOURCE_CLOCK, SOURCES };

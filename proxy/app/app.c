@@ -29,6 +29,7 @@ struct app {
     struct front **fronts; /* the workers' */
     uint32_t worker_count;
     struct loader *loader;
+    struct writer *writer; /* or NULL: no namespace is written through */
     struct bus *bus;
     struct admin *admin;
     _Atomic uint32_t connection_count;
@@ -61,6 +62,11 @@ static bool pool_is_ready(void *ctx, char *text, size_t size)
 static bool database_is_ready(void *ctx, char *text, size_t size)
 {
     return loader_is_ready(((struct app *)ctx)->loader, text, size);
+}
+
+static bool writer_is_up(void *ctx, char *text, size_t size)
+{
+    return writer_is_ready(((struct app *)ctx)->writer, text, size);
 }
 
 static bool invalidation_bus_is_ready(void *ctx, char *text, size_t size)
@@ -227,11 +233,14 @@ static enum err start_admin(struct app *app)
     if (!config->has_admin) {
         return OK;
     }
-    struct admin_probe probes[3];
+    struct admin_probe probes[4];
     uint32_t count = 0;
     probes[count++] = (struct admin_probe){"pool", pool_is_ready, app};
     if (app->loader != NULL) {
         probes[count++] = (struct admin_probe){"database", database_is_ready, app};
+    }
+    if (app->writer != NULL) {
+        probes[count++] = (struct admin_probe){"database (writes)", writer_is_up, app};
     }
     if (app->bus != NULL) {
         probes[count++] = (struct admin_probe){"bus", invalidation_bus_is_ready, app};
@@ -264,6 +273,16 @@ static enum err start_tls(struct app *app)
     return OK;
 }
 
+static bool needs_writer(const struct config *config)
+{
+    for (uint32_t i = 0; i < config->namespace_count; i++) {
+        if (config->namespaces[i].write == WRITE_THROUGH) {
+            return true;
+        }
+    }
+    return false;
+}
+
 static enum err start(struct app *app)
 {
     const struct config *config = app->config;
@@ -293,6 +312,13 @@ static enum err start(struct app *app)
             return err;
         }
     }
+    if (needs_writer(config)) {
+        err = writer_create(config, app->log, metrics, &app->writer);
+        if (err != OK) {
+            log_error(app->log, "can not start the threads that write to the database: %s", err_text(err));
+            return err;
+        }
+    }
     if (config->bus != NULL) {
         err = bus_create(config, app->log, metrics, (struct bus_sink){apply, app}, &app->bus);
         if (err != OK) {
@@ -301,7 +327,7 @@ static enum err start(struct app *app)
         }
     }
     for (uint32_t i = 0; i < app->worker_count; i++) {
-        err = worker_start(app->workers[i], app->loader, app->bus);
+        err = worker_start(app->workers[i], app->loader, app->writer, app->bus);
         if (err != OK) {
             log_error(app->log, "can not start worker %u: %s", i, err_text(err));
             return err;
@@ -340,6 +366,7 @@ static void stop(struct app *app)
         bus_stop(app->bus);
     }
     loader_destroy(&app->loader);
+    writer_destroy(&app->writer);
     bool had_mail; /* a visit of stats_conns.c may be anywhere, and comes home before its home is destroyed */
     do {
         had_mail = false;

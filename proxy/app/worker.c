@@ -3,10 +3,13 @@
 #include <unistd.h>
 
 #include "proxy/cache/invalidate.h"
+#include "proxy/cache/settle.h"
 
 #define MEMORY_LIMIT (4ULL << 30)  /* bytes under way in one worker */
 #define WAIT_LOOK_US 5000          /* how often the pool is looked at before the first client is let in */
 #define DRAIN_LOOK_US 10000
+#define HOLD_US 500   /* how long a multi-get's misses wait for those of nodes that have not answered yet */
+#define HOLD_MAX 128  /* as many go with one statement */
 
 struct worker {
     struct worker_context context;
@@ -19,6 +22,8 @@ struct worker {
     bool is_listening;
     struct timer ready_timer;
     struct timer drain_timer;
+    struct timer hold_timer; /* while is_holding */
+    bool is_holding;
     struct mail start_mail;
     struct mail drain_mail;
     pthread_t thread;
@@ -94,13 +99,36 @@ void worker_apply(struct worker *w, struct delivery *delivery)
     mailbox_post(&w->loop.mailbox, &delivery->mail);
 }
 
-/* The misses of a turn go to the database together. */
+static void flush_loads(struct worker *w)
+{
+    if (w->is_holding) {
+        w->is_holding = false;
+        timer_stop(&w->hold_timer);
+    }
+    loader_flush(w->cache.loader, &w->cache.intake);
+}
+
+static void on_held_long_enough(struct timer *timer)
+{
+    flush_loads(container_of(timer, struct worker, hold_timer));
+}
+
+/* The misses of a turn go to the database together; those of a multi-get, whose nodes answer at different times, wait for each other a little. */
 static void on_turn_end(struct loop *loop)
 {
     struct worker *w = loop->owner;
-    if (w->cache.loader != NULL) {
-        loader_flush(w->cache.loader, &w->cache.intake);
+    uint32_t count = w->cache.intake.count;
+    if (w->cache.loader == NULL || (count == 0 && !w->is_holding)) {
+        return;
     }
+    if (count > 0 && count < HOLD_MAX && w->cache.asking > 0) {
+        if (!w->is_holding) {
+            w->is_holding = true;
+            timer_start(&w->hold_timer, HOLD_US);
+        }
+        return;
+    }
+    flush_loads(w);
 }
 
 enum err worker_create(const struct worker_context *context, uint32_t index, uint32_t clock_id, const int *listen_fds, struct worker **out)
@@ -141,6 +169,7 @@ enum err worker_create(const struct worker_context *context, uint32_t index, uin
     context->fronts[index] = &w->front;
     front_init(&w->front);
     timer_init(&w->ready_timer, &w->loop, listen_when_ready);
+    timer_init(&w->hold_timer, &w->loop, on_held_long_enough);
     timer_init(&w->drain_timer, &w->loop, look_for_end);
     /* The first mail of all: an invalidation may be delivered before the thread runs, but not before there is a pool to apply it to. */
     w->start_mail.deliver = on_start;
@@ -159,9 +188,10 @@ static void *run(void *arg)
     return NULL;
 }
 
-enum err worker_start(struct worker *w, struct loader *loader, struct bus *bus)
+enum err worker_start(struct worker *w, struct loader *loader, struct writer *writer, struct bus *bus)
 {
     w->cache.loader = loader;
+    w->cache.writer = writer;
     w->cache.bus = bus;
     w->has_thread = pthread_create(&w->thread, NULL, run, w) == 0;
     return w->has_thread ? OK : ERR_NOMEM;
@@ -203,8 +233,10 @@ void worker_destroy(struct worker **worker)
     close_listeners(w);
     timer_stop(&w->ready_timer);
     timer_stop(&w->drain_timer);
+    timer_stop(&w->hold_timer);
     front_deinit(&w->front);
     pool_deinit(&w->cache.pool);
+    settle_stop(&w->cache);
     cache_deinit(&w->cache);
     loop_deinit(&w->loop);
     free(w->listeners);

@@ -30,7 +30,7 @@ struct worker;
 enum err worker_create(const struct worker_context *context, uint32_t index, uint32_t clock_id, const int *listen_fds, struct worker **out);
 
 /* Starts the thread. Clients are accepted once every node has been tried, so that the first of them does not meet an empty pool. */
-enum err worker_start(struct worker *worker, struct loader *loader, struct bus *bus);
+enum err worker_start(struct worker *worker, struct loader *loader, struct writer *writer, struct bus *bus);
 
 /* Applies an invalidation of another region; any thread. */
 void worker_apply(struct worker *worker, struct delivery *delivery);

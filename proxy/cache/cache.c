@@ -8,6 +8,7 @@
 #include "proxy/cache/flush.h"
 #include "proxy/cache/read.h"
 #include "proxy/cache/touch.h"
+#include "proxy/cache/writing.h"
 
 /* While less than this is in use, replies that wait for their turn pin the chunk they came in; beyond, they are copied out of it. */
 #define HOLD_BY_REFERENCE (256U << 20)
@@ -22,10 +23,13 @@ void cache_init(struct cache *cache, const struct config *config, const struct n
     cache->log = log;
     cache->metrics = metrics;
     cache->loader = NULL;
+    cache->writer = NULL;
     cache->bus = NULL;
+    list_init(&cache->settling);
     cache->random = clock_mono_us() ^ (uint64_t)(uintptr_t)cache;
     cache->free = NULL;
     cache->free_count = 0;
+    cache->asking = 0;
     cache->pending = 0;
     cache->remote_pending = 0;
     cache->is_stopping = false;
@@ -99,6 +103,7 @@ struct operation *operation_get(struct cache *cache, const struct request *reque
     list_init(&op->link);
     op->is_done = false;
     op->is_kept = false;
+    op->is_asking = false;
     op->is_exclusive = false;
     op->value = (struct span){NULL, 0};
     op->value_chunk = NULL;
@@ -255,6 +260,10 @@ void cache_handle(struct operation *op)
                 1);
     if (op->namespace->config->read == READ_ASIDE || op->request.op == OP_DEBUG) {
         aside_start(op);
+        return;
+    }
+    if (op->namespace->config->write == WRITE_THROUGH && op->request.op != OP_GET) {
+        writing_start(op);
         return;
     }
     switch (op->request.op) {

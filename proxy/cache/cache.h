@@ -17,6 +17,7 @@
 #include "proxy/bus/bus.h"
 #include "proxy/cache/namespace.h"
 #include "proxy/database/loader.h"
+#include "proxy/database/writer.h"
 #include "proxy/pool/pool.h"
 #include "proxy/protocol/reply.h"
 #include "proxy/protocol/request.h"
@@ -30,12 +31,15 @@ struct cache {
     struct pool pool;
     struct loader *loader; /* or NULL */
     struct loader_intake intake; /* loads of this turn; flushed at its end */
+    struct writer *writer; /* or NULL */
     struct bus *bus;       /* or NULL */
+    struct list settling;  /* writes in doubt (settle.c) */
     struct version_clock clock;
     uint64_t random;
     struct operation *free;
     uint32_t free_count;
     bool is_stopping; /* nothing is submitted to nodes or the loader any more */
+    uint32_t asking;         /* reads of multi-gets whose nodes have not answered yet: what they miss is loaded together */
     uint32_t pending;        /* operations, fills and invalidations under way */
     uint32_t remote_pending; /* of these, the invalidations of other regions: nobody waits for them at the end, they are delivered again */
 };
@@ -56,6 +60,7 @@ struct operation {
     struct list link; /* the owner's, for its queue */
     bool is_done;     /* the owner's */
     bool is_kept;     /* the owner's: done, and waiting for its turn */
+    bool is_asking;   /* counted in cache->asking */
     bool is_exclusive; /* takes several steps: the client's next request may not overtake it */
     /* A value to be stored, with the "\r\n" behind it where the protocol has one; only good until cache_handle() returns. */
     struct span value;

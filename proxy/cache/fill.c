@@ -116,15 +116,15 @@ static int64_t memcached_ttl(int64_t seconds)
     return seconds <= RELATIVE_TTL_MAX ? seconds : (int64_t)(clock_wall_ms() / 1000) + seconds;
 }
 
-static int64_t entry_ttl(const struct fill_target *target, const struct load *loaded)
+int64_t fill_ttl(struct cache *cache, const struct namespace *namespace, int64_t expires_in_s)
 {
-    const struct config_namespace *config = target->namespace->config;
+    const struct config_namespace *config = namespace->config;
     int64_t ttl = config->ttl_s;
     if (config->ttl_jitter_s > 0 && ttl > 0) {
-        ttl -= (int64_t)cache_random(target->cache, (uint64_t)MIN((int64_t)config->ttl_jitter_s, ttl - 1) + 1);
+        ttl -= (int64_t)cache_random(cache, (uint64_t)MIN((int64_t)config->ttl_jitter_s, ttl - 1) + 1);
     }
-    if (loaded->expires_in_s >= 0 && (ttl == 0 || loaded->expires_in_s < ttl)) {
-        ttl = MAX(loaded->expires_in_s, 1);
+    if (expires_in_s >= 0 && (ttl == 0 || expires_in_s < ttl)) {
+        ttl = MAX(expires_in_s, 1);
     }
     return memcached_ttl(ttl);
 }
@@ -151,7 +151,7 @@ int64_t fill_loaded(const struct fill_target *target, const struct load *loaded,
     };
     if (loaded->found) {
         fill.flags = loaded->flags;
-        fill.ttl = exptime == FILL_TTL_OWN ? entry_ttl(target, loaded) : exptime;
+        fill.ttl = exptime == FILL_TTL_OWN ? fill_ttl(cache, target->namespace, loaded->expires_in_s) : exptime;
         fill.chunk = loaded->value;
         fill.value = span_of(loaded->value->data, loaded->value_len);
         memcpy(loaded->value->data + loaded->value_len, "\r\n", 2);

@@ -43,6 +43,9 @@ struct fill_target {
 #define FILL_TTL_OWN INT64_MIN     /* the namespace's and the row's */
 #define RELATIVE_TTL_MAX (30 * 24 * 3600) /* beyond, memcached takes seconds since 1970 */
 
+/* The TTL of a row's entry, as memcached takes it; expires_in_s: the row's own, or -1. */
+int64_t fill_ttl(struct cache *cache, const struct namespace *namespace, int64_t expires_in_s);
+
 /* Stores what was loaded, or its absence, if the rule allows and the namespace remembers it; else the lease is given back. Returns the TTL of
  * the entry as memcached takes it. The room behind the value is written to. */
 int64_t fill_loaded(const struct fill_target *target, const struct load *loaded, int64_t exptime);

@@ -4,17 +4,51 @@
 
 struct publish {
     struct publication publication;
-    struct operation *op;
+    void (*on_done)(void *ctx, enum err err);
+    void *ctx;
 };
 
-static void on_published(struct publication *publication)
+static void on_acknowledged(struct publication *publication)
 {
     struct publish *publish = container_of(publication, struct publish, publication);
-    struct operation *op = publish->op;
     enum err err = publication->err;
+    void (*on_done)(void *ctx, enum err err) = publish->on_done;
+    void *ctx = publish->ctx;
     free(publish);
+    on_done(ctx, err);
+}
+
+void publish_key(struct cache *cache, struct span key, uint64_t version, void (*on_done)(void *ctx, enum err err), void *ctx)
+{
+    if (cache->bus == NULL) {
+        on_done(ctx, OK);
+        return;
+    }
+    struct publish *publish = xmalloc(sizeof *publish);
+    *publish = (struct publish){
+        .publication =
+            {
+                .reply_to = &cache->loop->mailbox,
+                .on_done = on_acknowledged,
+                .event = {.version = version, .timestamp_ms = clock_wall_ms(), .key_len = (uint16_t)key.len},
+            },
+        .on_done = on_done,
+        .ctx = ctx,
+    };
+    memcpy(publish->publication.event.key, key.data, key.len);
+    bus_publish(cache->bus, &publish->publication);
+}
+
+void publish_fail(struct operation *op, enum err err)
+{
+    operation_fail(op, "changed in this region, but the other regions could not be told: bus: %s; send it again", err_text(err));
+}
+
+static void on_published(void *ctx, enum err err)
+{
+    struct operation *op = ctx;
     if (err != OK) {
-        operation_fail(op, "changed in this region, but the other regions could not be told: bus: %s; send it again", err_text(err));
+        publish_fail(op, err);
         return;
     }
     operation_done(op, op->reply.status);
@@ -22,18 +56,5 @@ static void on_published(struct publication *publication)
 
 void publish_start(struct operation *op, uint64_t version)
 {
-    struct cache *cache = op->cache;
-    if (cache->bus == NULL) {
-        operation_done(op, op->reply.status);
-        return;
-    }
-    struct publish *publish = xmalloc(sizeof *publish);
-    publish->op = op;
-    publish->publication = (struct publication){
-        .reply_to = &cache->loop->mailbox,
-        .on_done = on_published,
-        .event = {.version = version, .timestamp_ms = clock_wall_ms(), .key_len = (uint16_t)op->request.key.len},
-    };
-    memcpy(publish->publication.event.key, op->request.key.data, op->request.key.len);
-    bus_publish(cache->bus, &publish->publication);
+    publish_key(op->cache, op->request.key, version, on_published, op);
 }

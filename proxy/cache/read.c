@@ -254,9 +254,17 @@ static void load_without_node(struct operation *op)
     load(op, 0);
 }
 
+/* The node has answered, or will not. */
+static inline void asked(struct operation *op)
+{
+    op->cache->asking -= op->is_asking;
+    op->is_asking = false;
+}
+
 static void on_reply(struct node_call *call, enum err err, const struct meta_reply *reply, struct chunk *chunk)
 {
     struct operation *op = container_of(call, struct operation, call);
+    asked(op);
     if (unlikely(err != OK || reply->status != META_VA)) {
         load_without_node(op);
     } else if (likely(!reply->won && !reply->wait && !reply->stale)) {
@@ -285,11 +293,17 @@ static void ask(struct operation *op)
     op->call.on_reply = on_reply;
     enum err err = cache_submit(op->cache, op->home, &meta, (struct span){NULL, 0}, NULL, &op->call);
     if (unlikely(err != OK)) {
+        asked(op);
         load_without_node(op);
     }
 }
 
 void read_start(struct operation *op)
 {
+    const struct request *request = &op->request;
+    if (!request->is_first || !request->is_last || (request->protocol != PROTOCOL_CLASSIC && request->is_quiet)) {
+        op->is_asking = true;
+        op->cache->asking++;
+    }
     ask(op);
 }

@@ -116,12 +116,12 @@ static void put_identifier(FILE *out, const char *name, size_t len)
     fputc('`', out);
 }
 
-static void put_column(FILE *out, const char *name)
+void source_put_column(FILE *out, const char *name)
 {
     put_identifier(out, name, strlen(name));
 }
 
-static void put_table(FILE *out, const char *name)
+void source_put_table(FILE *out, const char *name)
 {
     const char *dot = strchr(name, '.');
     if (dot != NULL) {
@@ -129,7 +129,7 @@ static void put_table(FILE *out, const char *name)
         fputc('.', out);
         name = dot + 1;
     }
-    put_column(out, name);
+    source_put_column(out, name);
 }
 
 static const char *value_name(const struct source *source, uint32_t i)
@@ -144,7 +144,7 @@ static void put_size(FILE *out, const struct source *source, const bool *is_guar
     for (uint32_t i = 0; is_guarded != NULL && i < source->value_count; i++) {
         if (is_guarded[i]) {
             fputs("+COALESCE(OCTET_LENGTH(", out);
-            put_column(out, value_name(source, i));
+            source_put_column(out, value_name(source, i));
             fputs("),0)", out);
         }
     }
@@ -156,12 +156,12 @@ static void put_values(FILE *out, const struct source *source, const bool *is_gu
         fputs(", ", out);
         if (is_guarded != NULL && is_guarded[i]) {
             fputs("IF(OCTET_LENGTH(", out);
-            put_column(out, value_name(source, i));
+            source_put_column(out, value_name(source, i));
             fprintf(out, ")<=%" PRIu64 ",", source->max_value_size);
-            put_column(out, value_name(source, i));
+            source_put_column(out, value_name(source, i));
             fputs(",NULL)", out);
         } else {
-            put_column(out, value_name(source, i));
+            source_put_column(out, value_name(source, i));
         }
     }
 }
@@ -173,14 +173,14 @@ static void put_match(FILE *out, const struct source *source, uint32_t key_count
     if (key_count == 1) {
         for (uint32_t i = 0; i < key->count; i++) {
             fputs(i > 0 ? " AND " : "", out);
-            put_column(out, key->columns[i]);
+            source_put_column(out, key->columns[i]);
             fputs(" = ?", out);
         }
         return;
     }
     for (uint32_t i = 0; i < key->count; i++) {
         fputs(i > 0 ? "," : key->count > 1 ? "(" : "", out);
-        put_column(out, key->columns[i]);
+        source_put_column(out, key->columns[i]);
     }
     fputs(key->count > 1 ? ") IN (" : " IN (", out);
     for (uint32_t k = 0; k < key_count; k++) {
@@ -198,11 +198,11 @@ static void put_rest(FILE *out, const struct source *source)
 {
     for (uint32_t i = 1; i < source->key.count; i++) {
         fputs(", ", out);
-        put_column(out, source->key.columns[i]);
+        source_put_column(out, source->key.columns[i]);
     }
     if (source->config->version_column != NULL) {
         fputs(", ", out);
-        put_column(out, source->config->version_column);
+        source_put_column(out, source->config->version_column);
     }
 }
 
@@ -216,17 +216,17 @@ char *source_sql(const struct source *source, const struct source_select *select
         return NULL;
     }
     fputs("SELECT ", out);
-    put_column(out, source->key.columns[0]);
+    source_put_column(out, source->key.columns[0]);
     fputs(", ", out);
     if (config->flags_column != NULL) {
-        put_column(out, config->flags_column);
+        source_put_column(out, config->flags_column);
     } else {
         fputs("NULL", out);
     }
     fputs(", ", out);
     if (config->expires_column != NULL) {
         fputs("TIMESTAMPDIFF(MICROSECOND, NOW(6), ", out);
-        put_column(out, config->expires_column);
+        source_put_column(out, config->expires_column);
         fputs(")", out);
     } else {
         fputs("NULL", out);
@@ -240,7 +240,7 @@ char *source_sql(const struct source *source, const struct source_select *select
     if (select->witness != NULL) {
         fprintf(out, "(%s) AS outrigger_w LEFT JOIN ", select->witness);
     }
-    put_table(out, config->table);
+    source_put_table(out, config->table);
     fputs(select->witness != NULL ? " ON " : " WHERE ", out);
     put_match(out, source, select->key_count);
     fprintf(out, " LIMIT %u", SOURCE_ROWS_MAX * select->key_count);

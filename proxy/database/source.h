@@ -105,6 +105,10 @@ struct source_select {
 /* The SELECT; to be freed. */
 char *source_sql(const struct source *source, const struct source_select *select);
 
+/* Names in SQL. */
+void source_put_column(FILE *out, const char *name);
+void source_put_table(FILE *out, const char *name);
+
 /* The text of flags_column, or of version_column; empty text is NULL's. */
 enum err source_flags(struct span text, uint32_t *out);
 enum err source_version(struct span text, uint64_t *out);

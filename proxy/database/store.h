@@ -13,7 +13,7 @@
 #ifndef PROXY_DATABASE_STORE_H
 #define PROXY_DATABASE_STORE_H
 
-#include "proxy/database/source.h"
+#include "proxy/database/write.h"
 
 #define STORE_BATCH_MAX 128U
 #define STORE_ERROR_MAX 160
@@ -54,6 +54,7 @@ struct store_options {
     const struct source *sources; /* by namespace */
     uint32_t source_count;
     uint64_t max_value_size;
+    bool is_writer; /* the connection is for writes: what does not fit is an error, and locks are not waited for longer than need be */
 };
 
 struct store {
@@ -63,6 +64,8 @@ struct store {
     enum err (*connect)(struct store_connection *connection, char *error, size_t size);
     /* Every load of the batch ends with its err, whatever is returned: OK or ERR_CLOSED. */
     enum err (*load)(struct store_connection *connection, struct store_batch *batch);
+    /* Ends the write, whatever is returned: OK, or ERR_CLOSED when the connection is of no more use. */
+    enum err (*write)(struct store_connection *connection, struct write *write);
     /* Writes the heartbeat, unless another owner has within lease_us (heartbeat.h). NULL: this store has none. */
     enum err (*beat)(struct store_connection *connection, uint64_t version, uint64_t owner, uint64_t lease_us, bool *is_owner, char *error,
                      size_t size);

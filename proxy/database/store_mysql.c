@@ -151,6 +151,20 @@ bool store_mysql_is_binary(const MYSQL_FIELD *field)
     return store_mysql_is_string(field) && field->charsetnr == 63;
 }
 
+bool store_mysql_is_integer(const MYSQL_FIELD *field)
+{
+    switch (field->type) {
+    case MYSQL_TYPE_TINY:
+    case MYSQL_TYPE_SHORT:
+    case MYSQL_TYPE_INT24:
+    case MYSQL_TYPE_LONG:
+    case MYSQL_TYPE_LONGLONG:
+        return true;
+    default:
+        return false;
+    }
+}
+
 /* --- connecting --- */
 
 static struct store_connection *connection_open(const struct store_options *options)
@@ -198,15 +212,16 @@ static void set_tls(MYSQL *mysql, const char *ca)
 }
 
 /* What the session must be, whatever the server's defaults are: every SELECT by itself, seeing all that is committed; CHAR
- * columns without padding; and no statement that goes on for long after we have given it up. Each vendor skips the comment meant
+ * columns without padding; for a writer, errors instead of values that are cut to fit; and no statement that goes on for long after we have given it up. Each vendor skips the comment meant
  * for the other. */
-static void set_session(MYSQL *mysql, const struct config_database *config)
+static void set_session(MYSQL *mysql, const struct config_database *config, bool is_writer)
 {
-    char text[256];
+    char text[320];
     snprintf(text, sizeof text,
-             "SET SESSION autocommit=1, sql_mode='' /*M!100101 , max_statement_time=%" PRIu32 ".%03" PRIu32 " */ "
+             "SET SESSION autocommit=1, innodb_lock_wait_timeout=%" PRIu32 ", sql_mode='%s' /*M!100101 , max_statement_time=%" PRIu32 ".%03" PRIu32 " */ "
              "/*!50708 , max_execution_time=%" PRIu32 " */",
-             config->timeout_ms / 1000, config->timeout_ms % 1000, config->timeout_ms);
+             MAX(config->timeout_ms / 1000, 1), is_writer ? "STRICT_ALL_TABLES,NO_AUTO_VALUE_ON_ZERO" : "", config->timeout_ms / 1000,
+             config->timeout_ms % 1000, config->timeout_ms);
     mysql_options(mysql, MYSQL_INIT_COMMAND, "SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED");
     mysql_options(mysql, MYSQL_INIT_COMMAND, text);
     mysql_options(mysql, MYSQL_SET_CHARSET_NAME, "utf8mb4");
@@ -231,7 +246,7 @@ static void set_options(struct store_connection *c)
     mysql_options(mysql, MYSQL_OPT_PROTOCOL, &protocol);
     mysql_options(mysql, MYSQL_OPT_LOCAL_INFILE, &no); /* a server could ask for our files */
     mysql_options(mysql, MYSQL_OPT_MAX_ALLOWED_PACKET, &packet);
-    set_session(mysql, config);
+    set_session(mysql, config, c->options.is_writer);
     if (config->tls_ca != NULL) {
         set_tls(mysql, config->tls_ca);
     }
@@ -344,6 +359,7 @@ static void connection_close(struct store_connection **connection)
         return;
     }
     store_mysql_load_close(c);
+    store_mysql_write_close(c);
     if (c->mysql != NULL) {
         mysql_close(c->mysql);
         mysql_thread_end();
@@ -359,6 +375,7 @@ const struct store store_mysql = {
     .open = connection_open,
     .connect = connection_connect,
     .load = store_mysql_load,
+    .write = store_mysql_write,
     .beat = store_mysql_beat,
     .is_alive = connection_is_alive,
     .interrupt = connection_interrupt,

@@ -5,6 +5,7 @@
  *
  *   store_mysql.c       connecting, and the table of store.h
  *   store_mysql_load.c  rows: its prepared statements belong to it alone
+ *   store_mysql_write.c writes: likewise
  *   store_mysql_heartbeat.c
  */
 #ifndef PROXY_DATABASE_STORE_MYSQL_H
@@ -26,6 +27,10 @@ typedef bool db_bool;
 struct store_connection {
     struct store_options options;
     MYSQL *mysql;
+    struct write_source *writes;   /* store_mysql_write.c's, by source; NULL: none yet */
+    bool is_rollback_lost; /* a transaction may still be open */
+    bool has_clock;
+    int64_t clock_us; /* the database's clock minus clock_mono_us(), never more than it is */
     struct load_statement **loads; /* store_mysql_load.c's, by source and number of keys; NULL: not prepared yet */
     pthread_mutex_t mutex; /* guards the next two */
     int fd;                /* what interrupt() shuts down, -1: nothing */
@@ -51,6 +56,11 @@ enum column_kind store_mysql_kind_of(const MYSQL_FIELD *field);
 bool store_mysql_is_string(const MYSQL_FIELD *field);
 bool store_mysql_is_binary(const MYSQL_FIELD *field);
 
+bool store_mysql_is_integer(const MYSQL_FIELD *field);
+
+/* store_mysql_write.c */
+enum err store_mysql_write(struct store_connection *c, struct write *write);
+void store_mysql_write_close(struct store_connection *c);
 /* store_mysql_heartbeat.c */
 enum err store_mysql_beat(struct store_connection *c, uint64_t version, uint64_t owner, uint64_t lease_us, bool *is_owner, char *error,
                           size_t size);

@@ -87,24 +87,10 @@ static enum err prepare_sql(struct load_statement *s, char *error, size_t size)
     return err;
 }
 
-static bool is_integer(const MYSQL_FIELD *field)
-{
-    switch (field->type) {
-    case MYSQL_TYPE_TINY:
-    case MYSQL_TYPE_SHORT:
-    case MYSQL_TYPE_INT24:
-    case MYSQL_TYPE_LONG:
-    case MYSQL_TYPE_LONGLONG:
-        return true;
-    default:
-        return false;
-    }
-}
-
 static struct key_column key_column_of(const MYSQL_FIELD *field)
 {
     bool is_binary = store_mysql_is_binary(field);
-    return (struct key_column){.is_binary = is_binary, .is_text = store_mysql_is_string(field) && !is_binary, .is_integer = is_integer(field)};
+    return (struct key_column){.is_binary = is_binary, .is_text = store_mysql_is_string(field) && !is_binary, .is_integer = store_mysql_is_integer(field)};
 }
 
 /* Learns the columns' types. Values that may be longer than allowed, as the server says, are guarded in a second statement; only

@@ -105,7 +105,7 @@ def mariadb():
         try:
             server.start()
             server.create_schema("outrigger", "outrigger", "secret")
-            server.query("GRANT ALL ON *.* TO outrigger@127.0.0.1")
+            server.query("GRANT ALL ON *.* TO outrigger@127.0.0.1 WITH GRANT OPTION")
             yield {"OUTRIGGER_TEST_MYSQL": f"{server.address}:outrigger:secret:outrigger"}
         finally:
             server.close()

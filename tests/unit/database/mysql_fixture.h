@@ -12,6 +12,7 @@
 struct fixture {
     struct address address;
     struct config_database database;
+    struct address primary;
     MYSQL *admin;
 };
 
@@ -33,9 +34,9 @@ static inline bool fixture_init(void)
             exit(2);
         }
     }
-    fixture.address = (struct address){.text = parts[0], .host = parts[0], .port = (uint16_t)atoi(parts[1])};
+    fixture.primary = (struct address){.text = parts[0], .host = parts[0], .port = (uint16_t)atoi(parts[1])};
     fixture.database = (struct config_database){
-        .primary = &fixture.address,
+        .primary = &fixture.primary,
         .primary_count = 1,
         .user = parts[2],
         .password = parts[3],
@@ -90,7 +91,7 @@ static inline MYSQL *fixture_connection(void)
     MYSQL *mysql = mysql_init(NULL);
     mysql_options(mysql, MYSQL_SET_CHARSET_NAME, "utf8mb4");
     mysql_options(mysql, MYSQL_INIT_COMMAND, "SET autocommit=1, sql_mode=''");
-    ck_assert_msg(mysql_real_connect(mysql, d->primary->host, d->user, d->password, d->schema, d->primary->port, NULL, 0) != NULL, "%s",
+    ck_assert_msg(mysql_real_connect(mysql, fixture.primary.host, d->user, d->password, d->schema, fixture.primary.port, NULL, 0) != NULL, "%s",
                   mysql_error(mysql));
     return mysql;
 }

@@ -15,7 +15,7 @@ static void open_source(struct config_source config)
     table = config;
     source_init(&source, &namespace, 1000);
     connection = store_mysql.open(&(struct store_options){
-        .config = &fixture.database, .sources = &source, .source_count = 1, .max_value_size = 1000});
+        .config = &fixture.database, .address = &fixture.primary, .sources = &source, .source_count = 1, .max_value_size = 1000});
     ck_assert_msg(store_mysql.connect(connection, error, sizeof error) == OK, "%s", error);
 }
 
