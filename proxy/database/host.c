@@ -3,6 +3,7 @@
 #include <assert.h>
 
 #include "common/guard.h"
+#include "common/version.h"
 
 #define BACKOFF_MIN_MS 100
 #define BACKOFF_MAX_MS 5000
