@@ -1,5 +1,7 @@
 #include "proxy/cache/loading.h"
 
+#include "common/guard.h"
+
 void loading_prepare(const struct loading *loading, struct load *load, void (*on_done)(struct load *load))
 {
     struct cache *cache = loading->cache;
@@ -10,7 +12,7 @@ void loading_prepare(const struct loading *loading, struct load *load, void (*on
         .namespace = namespace->index,
         .lease = loading->lease,
         .version = cache_version(cache),
-        .min_version = loading->needed,
+        .min_version = guard_is_on(cache->config, GUARD_TOMBSTONE_VERSION) ? loading->needed : 0,
         .primary_only = loading->primary_only || node_is_young(cache->pool.nodes[loading->home], 1000000ULL * namespace->config->tombstone_ttl_s),
         .deadline_us = cache->loop->now_us + 1000ULL * cache->config->database->timeout_ms,
         .key_len = (uint16_t)loading->key.len,

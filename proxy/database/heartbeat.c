@@ -2,7 +2,7 @@
 
 #include <sys/random.h>
 
-#include "common/clock.h"
+#include "common/guard.h"
 #include "common/version.h"
 #include "proxy/database/host.h"
 
@@ -73,7 +73,7 @@ static uint64_t beat_locked(struct heartbeat *h, uint32_t *epoch)
         err = loader->store->connect(h->connection, error, sizeof error);
     }
     if (err == OK) {
-        uint64_t version = clock_wall_ms() << VERSION_MS_SHIFT; /* before it is sent */
+        uint64_t version = guard_wall_ms(loader->config) << VERSION_MS_SHIFT; /* before it is sent */
         uint64_t lease_us = HEARTBEAT_LEASE * interval_us;
         err = loader->store->beat(h->connection, version, h->owner, lease_us, &is_owner, error, sizeof error);
     }

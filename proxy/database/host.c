@@ -2,7 +2,8 @@
 
 #include <assert.h>
 
-#include "common/clock.h"
+#include "common/guard.h"
+#include "common/version.h"
 
 #define BACKOFF_MIN_MS 100
 #define BACKOFF_MAX_MS 5000
@@ -261,15 +262,16 @@ static bool forward_locked(struct loader *loader, struct load *load, enum replic
 /* What the replica has said: whether its row may be used, which sets the load's version. */
 static bool is_replica_enough_locked(struct loader *loader, struct load *load, const struct store_load *item, enum replica_refusal *why)
 {
-    uint64_t wall_ms = clock_wall_ms();
+    uint64_t wall_ms = guard_wall_ms(loader->config);
+    uint64_t heartbeat = guard_is_on(loader->config, GUARD_AS_OF) ? item->heartbeat : wall_ms << VERSION_MS_SHIFT;
     *why = REFUSED_STALE;
-    if (item->heartbeat != 0) {
-        metrics_observe(loader->metrics, METRIC_REPLICA_ASOF_AGE, 0, 1000 * replica_age_ms(item->heartbeat, wall_ms));
+    if (heartbeat != 0) {
+        metrics_observe(loader->metrics, METRIC_REPLICA_ASOF_AGE, 0, 1000 * replica_age_ms(heartbeat, wall_ms));
     }
-    if (!replica_heard(&loader->replica, item->heartbeat, clock_mono_us(), wall_ms)) {
+    if (!replica_heard(&loader->replica, heartbeat, clock_mono_us(), wall_ms)) {
         return false;
     }
-    uint64_t version = MIN(load->version, replica_version(&loader->replica, item->heartbeat, load->version));
+    uint64_t version = MIN(load->version, replica_version(&loader->replica, heartbeat, load->version));
     *why = REFUSED_OLDER;
     if (version < load->min_version) {
         return false;

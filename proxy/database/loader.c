@@ -3,7 +3,7 @@
 #include <signal.h>
 #include <time.h>
 
-#include "common/clock.h"
+#include "common/guard.h"
 #include "proxy/database/heartbeat.h"
 #include "proxy/database/host.h"
 
@@ -155,7 +155,7 @@ static bool route_locked(struct loader *loader, struct load *load, char *text, s
     load->host = HOST_PRIMARY;
     load->replica_until_us = now + (load->deadline_us - MIN(load->deadline_us, now)) / 2;
     if (replica->address_count > 0 && !load->primary_only && replica->connected > 0 &&
-        replica_may_try(&loader->replica, load->min_version, now, clock_wall_ms()) && host_admits_locked(replica, text, size)) {
+        replica_may_try(&loader->replica, load->min_version, now, guard_wall_ms(loader->config)) && host_admits_locked(replica, text, size)) {
         load->host = HOST_REPLICA;
         return true;
     }
