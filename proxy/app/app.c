@@ -8,6 +8,8 @@
 #include "common/clock.h"
 #include "proxy/admin/http.h"
 #include "proxy/app/worker.h"
+#include "proxy/database/schema.h"
+#include "proxy/database/store.h"
 
 #define DRAIN_MS 5000
 #define SPARE_DESCRIPTORS 256
@@ -21,6 +23,7 @@ struct app {
     struct worker **workers;
     uint32_t worker_count;
     struct loader *loader;
+    struct schema_watch *schema;
     struct bus *bus;
     struct admin *admin;
     _Atomic uint32_t connection_count;
@@ -213,6 +216,11 @@ static enum err start(struct app *app)
             log_error(app->log, "can not start the database threads: %s", err_text(err));
             return err;
         }
+        err = schema_watch_start(config, &store_mysql, app->log, &app->schema);
+        if (err != OK) {
+            log_error(app->log, "can not start the check of the database's tables: %s", err_text(err));
+            return err;
+        }
     }
     if (config->bus != NULL) {
         err = bus_create(config, app->log, metrics, (struct bus_sink){apply, app}, &app->bus);
@@ -259,6 +267,7 @@ static void stop(struct app *app)
     if (app->bus != NULL) {
         bus_stop(app->bus);
     }
+    schema_watch_stop(&app->schema);
     loader_destroy(&app->loader);
     for (uint32_t i = 0; i < app->worker_count; i++) {
         worker_destroy(&app->workers[i]);
