@@ -7,7 +7,7 @@ static struct config_source config;
 static struct config_namespace namespace;
 static struct source source;
 static struct mapping_column columns[] = {
-    {.name = "id", .type = "bigint(20)"},
+    {.name = "id", .type = "bigint(20)", .has_default = true},
     {.name = "part", .type = "varchar(20)", .is_nullable = true},
     {.name = "v", .type = "longtext", .is_nullable = true},
     {.name = "f", .type = "int(10) unsigned", .is_nullable = true},
