@@ -55,6 +55,7 @@ struct operation {
     const struct namespace *namespace;
     uint32_t home; /* the index of the key's home node, from operation_locate() on */
     uint64_t started_us;
+    uint64_t asked; /* a read: the version that a stub would have been made with */
     void (*on_done)(struct operation *op);
     void *owner;
     struct list link; /* the owner's, for its queue */

@@ -1,6 +1,7 @@
 #include "proxy/cache/fill.h"
 
 #include "common/guard.h"
+#include "proxy/cache/invalidate.h"
 #include "proxy/cache/freshness.h"
 #include "proxy/cache/read.h"
 
@@ -28,6 +29,17 @@ static void finish(struct fill_call *f, enum fill_result result)
     free(f);
 }
 
+static void on_restored(void *ctx, enum err err, enum invalidate_result result)
+{
+}
+
+/* A store that memcached refuses (too large, out of memory) takes the key away, tombstone and all, whatever CAS it named. */
+static void restore(struct fill_call *f)
+{
+    f->lease = 0;
+    invalidate_start(f->cache, f->namespace, span_of(f->key, f->key_len), cache_version(f->cache), 0, on_restored, NULL);
+}
+
 /* Fills are what uses a lease; a new TTL is not counted. */
 static void on_stored(struct node_call *call, enum err err, const struct meta_reply *reply, struct chunk *chunk)
 {
@@ -42,6 +54,7 @@ static void on_stored(struct node_call *call, enum err err, const struct meta_re
         metrics_add(metrics, METRIC_FILLS_REFUSED, f->namespace->index, f->lease != 0);
     } else if (err == OK) {
         metrics_add(metrics, METRIC_ERRORS, metric_index2(SOURCE_NODE, ERR_COUNT, ERR_REMOTE), 1);
+        restore(f);
     }
     finish(f, result);
 }
@@ -129,6 +142,16 @@ int64_t fill_ttl(struct cache *cache, const struct namespace *namespace, int64_t
     return memcached_ttl(ttl);
 }
 
+bool fill_outlives_tombstone(struct cache *cache, const struct namespace *namespace, uint64_t version, int64_t ttl)
+{
+    if (ttl == 0 || cache->config->database->replica.text == NULL) {
+        return true;
+    }
+    int64_t now_ms = (int64_t)guard_wall_ms(cache->config);
+    int64_t end_ms = ttl > RELATIVE_TTL_MAX ? ttl * 1000 : now_ms + ttl * 1000;
+    return end_ms >= (int64_t)version_ms(version) + 1000 * (int64_t)namespace->config->tombstone_ttl_s;
+}
+
 int64_t fill_loaded(const struct fill_target *target, const struct load *loaded, int64_t exptime)
 {
     struct cache *cache = target->cache;
@@ -159,6 +182,10 @@ int64_t fill_loaded(const struct fill_target *target, const struct load *loaded,
         fill.flags = NEGATIVE_FLAGS;
         fill.ttl = memcached_ttl(negative_ttl);
         fill.value = span_of("\r\n", 0);
+    }
+    if (target->is_tombstone && !fill_outlives_tombstone(cache, target->namespace, target->needed, fill.ttl)) {
+        lease_give_back(cache, target->namespace, target->key, target->home, target->lease, true);
+        return 0;
     }
     fill_start(&fill);
     return fill.ttl;

@@ -46,6 +46,10 @@ struct fill_target {
 /* The TTL of a row's entry, as memcached takes it; expires_in_s: the row's own, or -1. */
 int64_t fill_ttl(struct cache *cache, const struct namespace *namespace, int64_t expires_in_s);
 
+/* Whether an entry of this version and TTL keeps what its tombstone would have kept out: where replicas are read, one that expires before them would
+ * leave the way free for rows that are older than the last invalidation. False: leave a tombstone instead. */
+bool fill_outlives_tombstone(struct cache *cache, const struct namespace *namespace, uint64_t version, int64_t ttl);
+
 /* Stores what was loaded, or its absence, if the rule allows and the namespace remembers it; else the lease is given back. Returns the TTL of
  * the entry as memcached takes it. The room behind the value is written to. */
 int64_t fill_loaded(const struct fill_target *target, const struct load *loaded, int64_t exptime);

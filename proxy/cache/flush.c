@@ -41,6 +41,7 @@ static void one_done(struct flush *flush, struct node *node, enum err err)
 static void on_reply(struct node_call *call, enum err err, const struct meta_reply *reply, struct chunk *chunk)
 {
     struct flush_call *c = container_of(call, struct flush_call, call);
+    node_rejuvenate(c->node);
     if (err == OK && reply->status != META_OK) {
         err = reply->status == META_REFUSED ? ERR_REMOTE : ERR_PROTOCOL;
     }
@@ -60,6 +61,7 @@ void flush_start(struct operation *op)
     for (uint32_t i = 0; i < pool->count; i++) {
         struct flush_call *c = &flush->calls[i];
         *c = (struct flush_call){{on_reply}, flush, pool->nodes[i]};
+        node_rejuvenate(c->node); /* its tombstones go, too; other workers and sidecars see it in its statistics */
         enum err err = node_submit_line(c->node, span_of(line, (size_t)len), &c->call);
         if (err != OK) {
             one_done(flush, c->node, err);

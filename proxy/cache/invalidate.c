@@ -16,6 +16,8 @@ struct invalidate {
     uint32_t tries;
     uint64_t version;
     uint64_t expected;
+    uint64_t lease; /* that LOOK won; 0: none */
+    bool is_tombstone;
     void (*on_done)(void *ctx, enum err err, enum invalidate_result result);
     void *ctx;
     size_t key_len;
@@ -26,6 +28,9 @@ static void on_reply(struct node_call *call, enum err err, const struct meta_rep
 
 static void finish(struct invalidate *inv, enum err err, enum invalidate_result result)
 {
+    if (err != OK && inv->lease != 0) { /* nobody shall wait for what LOOK won */
+        lease_give_back(inv->cache, inv->namespace, span_of(inv->key, inv->key_len), inv->home, inv->lease, inv->is_tombstone);
+    }
     inv->on_done(inv->ctx, err, result);
     inv->cache->pending--;
     free(inv);
@@ -47,10 +52,11 @@ static void look(struct invalidate *inv)
         return;
     }
     inv->step = LOOK;
+    inv->lease = 0;
     struct meta_request meta = {.command = META_GET, .with = META_WANT_CAS};
     if (inv->expected == 0) {
         meta.with |= META_VIVIFY | META_VERSION;
-        meta.vivify_ttl = inv->namespace->config->tombstone_ttl_s;
+        meta.vivify_ttl = inv->namespace->config->lease_ttl_s; /* MARK makes it tombstone_ttl */
         meta.version = inv->version;
     }
     submit(inv, &meta);
@@ -87,9 +93,15 @@ static void on_looked(struct invalidate *inv, const struct meta_reply *reply)
             finish(inv, OK, has_value ? INVALIDATE_EXISTS : INVALIDATE_NOT_FOUND);
             return;
         }
-    } else if (inv->is_remote && !reply->won && freshness_survives(reply->cas, inv->version, skew_ms(inv->cache))) {
-        finish(inv, OK, INVALIDATED);
-        return;
+    } else {
+        /* Another reader's stub says nothing of the data that will fill it, which may be a lagging replica's. */
+        bool is_stub = reply->wait && !reply->stale;
+        if (inv->is_remote && !reply->won && !is_stub && freshness_survives(reply->cas, inv->version, skew_ms(inv->cache))) {
+            finish(inv, OK, INVALIDATED);
+            return;
+        }
+        inv->lease = reply->won ? reply->cas : 0;
+        inv->is_tombstone = reply->stale;
     }
     mark(inv, reply->cas);
 }

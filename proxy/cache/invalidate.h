@@ -4,8 +4,8 @@
  * Threads: its worker's.
  * Fails:   on_done gets the node's error, or ERR_CONFLICT when the entry changed under us again and again: it must then be tried again.
  *
- *   LOOK: mg K c N<tombstone ttl> E<V>   finds the entry's CAS, or makes a stub whose CAS is V
- *     │ an event of another region, and the entry newer than V by more than the skew: nothing to be done
+ *   LOOK: mg K c N<lease ttl> E<V>   finds the entry's CAS, or makes a stub whose CAS is V
+ *     │ an event of another region, and the entry (no reader's stub) newer than V by more than the skew: nothing to be done
  *   MARK: md K C<seen> I x T<tombstone ttl> E<V, or newer than seen> (freshness.h)
  *     │ EX, NF: it changed since: LOOK again
  *   done

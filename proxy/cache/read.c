@@ -69,6 +69,10 @@ static int64_t told_ttl(int64_t ttl)
 /* gat: the entry that was just read gets the TTL that the client named, if nothing has happened to it. */
 static void retouch(struct operation *op, const struct meta_reply *reply, struct chunk *chunk)
 {
+    if (!fill_outlives_tombstone(op->cache, op->namespace, reply->cas, op->request.exptime)) {
+        lease_give_back(op->cache, op->namespace, op->request.key, op->home, reply->cas, true);
+        return;
+    }
     fill_start(&(struct fill){
         .cache = op->cache,
         .namespace = op->namespace,
@@ -186,8 +190,9 @@ static void on_won(struct operation *op, const struct meta_reply *reply)
     struct cache *cache = op->cache;
     metrics_add(cache->metrics, METRIC_LEASE_WINS, op->namespace->index, 1);
     cache_observe(cache, reply->cas);
-    r->is_tombstone = reply->stale;
-    r->needed = freshness_needed(reply->cas, reply->stale);
+    /* What was there before, be it stale or about to expire, has a version that nothing older may replace. Only a stub of our own demands nothing. */
+    r->is_tombstone = reply->stale || reply->cas != op->asked;
+    r->needed = freshness_needed(reply->cas, r->is_tombstone);
     load(op, reply->cas);
 }
 
@@ -235,13 +240,13 @@ static bool may_serve_stale(const struct operation *op, const struct meta_reply 
 /* Answers with a value that somebody has won the lease on; if that was us, it is loaded anew behind the answer. A stub has no value. */
 static bool serve_meanwhile(struct operation *op, const struct meta_reply *reply, struct chunk *chunk)
 {
-    if (reply->stale ? !may_serve_stale(op, reply) : reply->value_len == 0) {
+    if (reply->stale ? !may_serve_stale(op, reply) : reply->value_len == 0 && !is_negative(reply)) {
         return false;
     }
     metrics_add(op->cache->metrics, METRIC_STALE_HITS, op->namespace->index, reply->stale);
     if (reply->won) {
         cache_observe(op->cache, reply->cas);
-        refresh_start(&(struct fill_target){op->cache, op->namespace, op->request.key, op->home, reply->cas, reply->cas, reply->stale});
+        refresh_start(&(struct fill_target){op->cache, op->namespace, op->request.key, op->home, reply->cas, reply->cas, true});
     }
     on_hit(op, reply, chunk);
     return true;
@@ -289,7 +294,7 @@ static void ask(struct operation *op)
         meta.with |= META_RECACHE;
         meta.recache_ttl = op->namespace->config->refresh_ahead_s;
     }
-    meta.version = cache_version(op->cache);
+    meta.version = op->asked = cache_version(op->cache);
     op->call.on_reply = on_reply;
     enum err err = cache_submit(op->cache, op->home, &meta, (struct span){NULL, 0}, NULL, &op->call);
     if (unlikely(err != OK)) {

@@ -28,6 +28,14 @@ static void finish(struct settle *s)
     free(s);
 }
 
+/* The process ends before it could be done. */
+static void forget(struct settle *s)
+{
+    log_warn(s->cache->log, "cache: a key of namespace %s was changed in the database and could not be invalidated everywhere before the end: a reader may "
+             "have its old value until it expires", s->namespace->config->name);
+    finish(s);
+}
+
 static struct span key_of(const struct settle *s)
 {
     return span_of(s->write.key, s->write.key_len);
@@ -38,7 +46,7 @@ static void took_step(struct settle *s, bool is_done, bool *step)
 {
     *step = *step || is_done;
     if (s->cache->is_stopping) {
-        finish(s);
+        forget(s);
     } else if (is_done) {
         go_on(s);
     } else {
@@ -67,8 +75,10 @@ static void on_invalidated(void *ctx, enum err err, enum invalidate_result resul
 static void on_published(void *ctx, enum err err)
 {
     struct settle *s = ctx;
-    if (err == OK || s->cache->is_stopping) {
+    if (err == OK) {
         finish(s);
+    } else if (s->cache->is_stopping) {
+        forget(s);
     } else {
         timer_start(&s->timer, RETRY_US);
     }
@@ -94,13 +104,12 @@ static void on_timer(struct timer *timer)
     go_on(container_of(timer, struct settle, timer));
 }
 
-void settle_start(struct cache *cache, const struct namespace *namespace, struct span key, uint64_t deadline_us)
+static struct settle *create(struct cache *cache, const struct namespace *namespace, struct span key)
 {
     struct settle *s = xcalloc(1, sizeof *s);
-    uint64_t now_us = cache->loop->now_us;
     s->cache = cache;
     s->namespace = namespace;
-    s->give_up_us = now_us + 1000000ULL * SETTLE_MAX_S;
+    s->give_up_us = cache->loop->now_us + 1000000ULL * SETTLE_MAX_S;
     s->write = (struct write){
         .reply_to = &cache->loop->mailbox,
         .on_done = on_read,
@@ -112,8 +121,22 @@ void settle_start(struct cache *cache, const struct namespace *namespace, struct
     cache->pending++;
     list_push_back(&cache->settling, &s->link);
     timer_init(&s->timer, cache->loop, on_timer);
+    return s;
+}
+
+void settle_start(struct cache *cache, const struct namespace *namespace, struct span key, uint64_t deadline_us)
+{
+    struct settle *s = create(cache, namespace, key);
+    uint64_t now_us = cache->loop->now_us;
     /* Not before the write's fence has closed: until then it may not even have begun, and would hold no lock. */
     timer_start(&s->timer, (deadline_us > now_us ? deadline_us - now_us : 0) + MARGIN_US);
+}
+
+void settle_owed(struct cache *cache, const struct namespace *namespace, struct span key)
+{
+    struct settle *s = create(cache, namespace, key);
+    s->is_settled = true;
+    timer_start(&s->timer, RETRY_US);
 }
 
 void settle_stop(struct cache *cache)
@@ -121,6 +144,6 @@ void settle_stop(struct cache *cache)
     struct list *it, *tmp;
     list_for_each(it, tmp, &cache->settling)
     {
-        finish(list_entry(it, struct settle, link));
+        forget(list_entry(it, struct settle, link));
     }
 }

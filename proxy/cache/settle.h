@@ -14,6 +14,9 @@
 /* `deadline_us`: until then the write's own fence lets it through. */
 void settle_start(struct cache *cache, const struct namespace *namespace, struct span key, uint64_t deadline_us);
 
+/* The outcome is known, but the key's node could not be told: it is told again until it has been, and then the other regions once more. */
+void settle_owed(struct cache *cache, const struct namespace *namespace, struct span key);
+
 /* When the worker is torn down, and the writer has given everything back: forgets what only waits. */
 void settle_stop(struct cache *cache);
 

@@ -48,7 +48,8 @@ static void on_reply(struct node_call *call, enum err err, const struct meta_rep
         fail(op, err);
         return;
     }
-    if (reply->status != META_VA || reply->won || reply->wait || reply->stale || is_negative(reply)) {
+    bool is_stub = reply->wait && reply->value_len == 0; /* else it is being refreshed, and good */
+    if (reply->status != META_VA || reply->won || is_stub || reply->stale || is_negative(reply)) {
         if (reply->won) { /* our look took the lease of a tombstone: it must be winnable again */
             lease_give_back(op->cache, op->namespace, op->request.key, op->home, reply->cas, true);
         }
@@ -57,6 +58,11 @@ static void on_reply(struct node_call *call, enum err err, const struct meta_rep
     }
     op->reply.flags = reply->client_flags;
     op->reply.cas = reply->cas;
+    if (!fill_outlives_tombstone(op->cache, op->namespace, reply->cas, op->request.exptime)) {
+        lease_give_back(op->cache, op->namespace, op->request.key, op->home, reply->cas, true);
+        finish(op, REPLY_TOUCHED);
+        return;
+    }
     fill_start(&(struct fill){
         .cache = op->cache,
         .namespace = op->namespace,

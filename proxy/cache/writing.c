@@ -15,6 +15,8 @@ struct writing {
     bool has_lease;        /* LOOK won it, so it must be used or given back */
     bool is_tombstone;     /* it is that of a tombstone */
     bool is_in_doubt;
+    enum reply_status status; /* what the client is answered in the end */
+    enum err node_err;        /* the home node could not be told */
     struct chunk *value;   /* what is to be written, with "\r\n" behind it */
     struct chunk *current; /* cas: what the entry is, and so the row must be */
 };
@@ -94,6 +96,11 @@ static void on_published(void *ctx, enum err err)
     struct operation *op = w->op;
     if (w->is_in_doubt) {
         fail_in_doubt(w);
+    } else if (w->node_err != OK) {
+        enum err node_err = w->node_err;
+        drop(w);
+        operation_fail(op, "written, but node %s could not be told yet (%s)", op->cache->config->pool.nodes[op->home].address.text,
+                       err_text(node_err));
     } else if (err != OK) {
         drop(w);
         publish_fail(op, err);
@@ -101,7 +108,7 @@ static void on_published(void *ctx, enum err err)
         drop(w);
         read_start(op);
     } else {
-        finish(w, status_of(op));
+        finish(w, w->status);
     }
 }
 
@@ -115,14 +122,11 @@ static void publish(struct writing *w)
 static void on_invalidated(void *ctx, enum err err, enum invalidate_result result)
 {
     struct writing *w = ctx;
-    if (err == OK) {
-        publish(w);
-        return;
+    if (err != OK && !w->is_in_doubt) {
+        w->node_err = err;
+        settle_owed(w->op->cache, w->op->namespace, w->op->request.key);
     }
-    struct operation *op = w->op;
-    const char *node = op->cache->config->pool.nodes[op->home].address.text;
-    drop(w);
-    operation_fail(op, "written, but node %s could not be told (%s): send a delete of this key", node, err_text(err));
+    publish(w);
 }
 
 static void invalidate(struct writing *w)
@@ -171,7 +175,7 @@ static bool make_entry(const struct writing *w, struct fill *fill)
     } else {
         return false;
     }
-    return !(fill->value.len == 0 && fill->flags == NEGATIVE_FLAGS);
+    return !(fill->value.len == 0 && fill->flags == NEGATIVE_FLAGS) && fill_outlives_tombstone(op->cache, op->namespace, fill->version, fill->ttl);
 }
 
 static void on_applied(struct writing *w)
@@ -232,12 +236,16 @@ static void on_written(struct write *write)
 {
     struct writing *w = container_of(write, struct writing, write);
     struct operation *op = w->op;
+    bool is_disproved = write->has_expected && (write->outcome == WRITE_EXISTS || write->outcome == WRITE_NOT_FOUND);
     bool is_deleted_row = op->request.op == OP_DELETE && write->outcome == WRITE_NOT_FOUND && !(op->request.with & META_CAS);
     if (write->outcome == WRITE_APPLIED) {
         on_applied(w);
     } else if (write->outcome == WRITE_IN_DOUBT) {
         w->is_in_doubt = true;
         settle_start(op->cache, op->namespace, op->request.key, write->deadline_us);
+        invalidate(w);
+    } else if (is_disproved) { /* the entry is not what the row is: no reader shall have it any more */
+        w->status = refusal(write->outcome);
         invalidate(w);
     } else if (is_deleted_row) {
         /* There is no row, but there may be an entry: it was said to be false, and that is what counts. */
@@ -370,6 +378,10 @@ static bool keep_value(struct writing *w)
 void writing_start(struct operation *op)
 {
     struct cache *cache = op->cache;
+    if (op->request.op == OP_DELETE && op->request.has_value) { /* a set whose value was too large: that is no reason to delete the row */
+        operation_done(op, REPLY_TOO_LARGE);
+        return;
+    }
     bool is_touch = op->request.op == OP_TOUCH || op->request.op == OP_GAT;
     if (is_touch && !writer_can_touch(cache->writer, op->namespace->index)) {
         op->request.op == OP_TOUCH ? touch_start(op) : read_start(op);
@@ -378,6 +390,7 @@ void writing_start(struct operation *op)
     op->is_exclusive = true;
     struct writing *w = xcalloc(1, sizeof *w);
     w->op = op;
+    w->status = status_of(op);
     op->journey = w;
     if (op->value.data != NULL && !keep_value(w)) {
         finish(w, REPLY_NO_MEMORY);

@@ -26,7 +26,9 @@ uint64_t replica_age_ms(uint64_t heartbeat, uint64_t wall_ms)
 
 bool replica_heard(struct replica *replica, uint64_t heartbeat, uint64_t now_us, uint64_t wall_ms)
 {
-    bool is_fresh = heartbeat != 0 && replica_age_ms(heartbeat, wall_ms) <= replica->max_lag_ms;
+    /* One from the future was written by a clock that was wrong, and says nothing of how far the replica has come. */
+    bool is_sane = version_ms(heartbeat) <= wall_ms + replica->max_skew_ms;
+    bool is_fresh = heartbeat != 0 && is_sane && replica_age_ms(heartbeat, wall_ms) <= replica->max_lag_ms;
     if (!is_fresh && replica->state != REPLICA_STALE) {
         replica->probe_at_us = now_us + 1000ULL * REPLICA_RETRY_MS;
     }

@@ -2,6 +2,8 @@
 
 #include "proxy/protocol/token.h"
 
+#define CLASSES 64 /* slab classes of memcached */
+
 struct look {
     struct node_call call;
     struct churn *churn;
@@ -12,7 +14,9 @@ struct look {
     uint64_t flushes; /* as of the last look */
     uint64_t evictions;
     bool has_evicted; /* since then */
+    bool has_grown;   /* the class whose lines are being read has evicted since the last look at it */
     bool is_young;    /* something that was evicted was */
+    uint64_t evicted[CLASSES];
 };
 
 struct churn {
@@ -55,17 +59,24 @@ static void on_general(struct look *look, struct span text)
     }
 }
 
-/* "items:CLASS:evicted_time SECONDS": how long before its eviction the last one had been used. */
+/* "items:CLASS:evicted COUNT", and behind it "items:CLASS:evicted_time SECONDS": how long before its eviction the last one had been used. */
 static void on_item(struct look *look, struct span text)
 {
-    static const struct span name = SPAN_LIT(":evicted_time ");
-    const char *at = memmem(text.data, text.len, name.data, name.len);
-    uint64_t seconds;
-    if (at == NULL) {
+    static const struct span prefix = SPAN_LIT("items:");
+    if (!span_has_prefix(text, prefix)) {
         return;
     }
-    const char *number = at + name.len;
-    if (token_digits(span_of(number, (size_t)(text.data + text.len - number)), &seconds) && seconds > 0 && seconds < look->churn->age_s) {
+    const char *end = text.data + text.len;
+    const char *colon = memchr(text.data + prefix.len, ':', text.len - prefix.len);
+    uint64_t class, value;
+    if (colon == NULL || !token_digits(span_of(text.data + prefix.len, (size_t)(colon - text.data) - prefix.len), &class) || class >= CLASSES) {
+        return;
+    }
+    struct span rest = span_of(colon + 1, (size_t)(end - colon) - 1);
+    if (take(rest, SPAN_LIT("evicted"), &value)) {
+        look->has_grown = value != look->evicted[class];
+        look->evicted[class] = value;
+    } else if (take(rest, SPAN_LIT("evicted_time"), &value) && look->has_grown && value < look->churn->age_s) {
         look->is_young = true;
     }
 }

@@ -6,7 +6,7 @@ import pytest
 
 from local.cluster import Cluster
 from support import Growth, Wire, until, log_of
-from through import NAMESPACES, SCHEMA, Through, prepare
+from through import NAMESPACES, SCHEMA, Through, _namespace, prepare
 
 HEARTBEAT = [
     "CREATE TABLE outrigger_heartbeat (id TINYINT UNSIGNED PRIMARY KEY, version BIGINT UNSIGNED NOT NULL, owner BIGINT UNSIGNED NOT NULL, "
@@ -27,7 +27,8 @@ def prepare_all(db):
 @pytest.fixture(scope="module")
 def cluster(directory):
     # The sidecars' configuration needs the replica's port, which is known from the start.
-    namespaces = [{**n, "tombstone_ttl": f"{TTL_S}s"} for n in NAMESPACES]
+    soon = _namespace("soon:", "packages", "name", "version", ttl="60s", refresh_ahead="10s", negative_ttl="5s")
+    namespaces = [{**n, "tombstone_ttl": f"{TTL_S}s"} for n in [*NAMESPACES, soon]]
     cluster = Cluster(directory, regions=("west",), outriggers=2, replica=True, prepare=prepare_all, config={
         "bus": None, "namespaces": namespaces, "max_clock_skew": "100ms",
         "database": {"timeout": "3s", "max_replica_lag": "1500ms", "heartbeat_interval": "50ms"}})
@@ -212,3 +213,54 @@ def test_tombstones_that_were_flushed(cluster, west):
             assert wire.get(key) == b"new"
         finally:
             cluster.replica.query("START SLAVE SQL_THREAD")
+
+
+def _stays(cluster, west, wire, key, value):
+    """No reader sees anything else for as long as an old entry could take to come back: the replica's row is old all the time."""
+    node = west.nodes[0]
+
+    def clock():
+        with Wire(node.port) as mine:
+            return int(next(line.split()[2] for line in mine.ask(b"stats\r\n", b"END\r\n").splitlines() if line.startswith(b"STAT time ")))
+    end = clock() + 3
+    while clock() < end:
+        assert wire.get(key) == value
+
+
+@pytest.fixture
+def lagging(cluster, west):
+    """The row has changed, the key was invalidated, and the replica does not know it yet."""
+    caught_up(cluster)
+    with Wire(west.port) as wire:
+        yield wire
+    cluster.replica.query("START SLAVE SQL_THREAD")
+
+
+def _invalidated(cluster, west, wire, prefix, sql):
+    name = west.fresh()
+    caught_up(cluster)
+    cluster.replica.query("STOP SLAVE SQL_THREAD")
+    west.query(sql, (name,))
+    assert wire.delete(prefix + name) == b"DELETED\r\n"
+    return prefix + name
+
+
+def test_absence_that_is_refreshed(cluster, west, lagging):
+    """A negative entry near its end is no stub: what replaces it must not be older."""
+    key = _invalidated(cluster, west, lagging, "soon:", "DELETE FROM packages WHERE name = %s")
+    _stays(cluster, west, lagging, key, None)
+
+
+def test_entry_that_expires_before_the_tombstone_would_have(cluster, west, lagging):
+    key = _invalidated(cluster, west, lagging, "fleeting:", "UPDATE packages SET version = 'new' WHERE name = %s")
+    _stays(cluster, west, lagging, key, b"new")
+
+
+def test_entry_that_is_touched_away(cluster, west, lagging):
+    for command in (b"touch %s -1\r\n", b"touch %s 1\r\n", b"gat -1 %s\r\n"):
+        key = _invalidated(cluster, west, lagging, "version:", "UPDATE packages SET version = 'new' WHERE name = %s")
+        assert lagging.get(key) == b"new"
+        end = b"END\r\n" if command.startswith(b"gat") else b"TOUCHED\r\n"
+        assert lagging.ask(command % key.encode(), end).endswith(end)
+        _stays(cluster, west, lagging, key, b"new")
+        cluster.replica.query("START SLAVE SQL_THREAD")

@@ -146,6 +146,7 @@ def test_cas_sees_a_row_that_changed_behind_the_cache(west, wire):
     west.query("UPDATE outrigger_entries SET value = 'sql' WHERE cache_key = 'e:behind'")
     assert wire.ask(b"cas e:behind 0 0 1 %d\r\n2\r\n" % unique) == b"EXISTS\r\n"
     assert row(west, "e:behind")["value"] == b"sql"
+    assert wire.get("e:behind") == b"sql"  # the entry was shown to be wrong
 
 
 def test_cas_of_many_clients_loses_nothing(west, wire):
@@ -225,6 +226,16 @@ def test_what_a_mapping_can_not_express(west, wire):
 
 
 # ---- what goes wrong
+
+@pytest.mark.parametrize("line", [b"set e:big 0 0 %d", b"add e:big 0 0 %d", b"cas e:big 0 0 %d 1", b"ms e:big %d", b"ms e:big %d ME C1", b"append e:big 0 0 %d"])
+def test_value_that_is_too_large_leaves_the_row(west, wire, other, line):
+    assert wire.set("e:big", b"value") == b"STORED\r\n"
+    length = 2 << 20
+    assert wire.ask(line % length + b"\r\n" + b"x" * length + b"\r\n") == b"SERVER_ERROR object too large for cache\r\n"
+    assert row(west, "e:big")["value"] == b"value"
+    assert other.get("e:big") == b"value"
+
+
 
 def test_write_that_the_database_refuses_is_nowhere(west, wire, other):
     assert wire.set("e:refused", b"before") == b"STORED\r\n"
