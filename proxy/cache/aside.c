@@ -15,16 +15,16 @@ static const struct {
     [OP_INCR] = {META_ARITHMETIC, 0},  [OP_DECR] = {META_ARITHMETIC, 'D'}, [OP_DEBUG] = {META_DEBUG, 0},
 };
 
-/* What makes or changes an entry gives it a version, unless the client has chosen one; a plain delete leaves nothing that could have one. Nor does
- * arithmetic whose CAS the client wants to know: memcached answers the version even where the number has outgrown its entry and the new one
- * has a CAS of the node's own. */
+/* What makes or changes an entry gives it a version, unless the client has chosen one; a plain delete leaves nothing that could have one, and
+ * with x alone the entry keeps its CAS, as memcached has it. Nor does arithmetic whose CAS the client wants to know: memcached answers the
+ * version even where the number has outgrown its entry and the new one has a CAS of the node's own. */
 static bool gets_version(const struct request *request, enum meta_command command)
 {
     switch (command) {
     case META_SET: return true;
     case META_ARITHMETIC: return !(request->with & META_WANT_CAS);
     case META_GET: return request->with & META_VIVIFY;
-    case META_DELETE: return request->with & (META_INVALIDATE | META_DROP_VALUE);
+    case META_DELETE: return request->with & META_INVALIDATE;
     default: return false;
     }
 }

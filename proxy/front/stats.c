@@ -266,7 +266,8 @@ static bool was_said(struct front *front, struct operation *op)
     };
     bool is_binary = op->request.protocol == PROTOCOL_BINARY;
     for (size_t i = 0; i < ARRAY_LEN(known); i++) {
-        if (!span_eq(op->request.key, known[i].argument)) {
+        bool begins_so = is_binary && i == 0 && span_has_prefix(op->request.key, known[i].argument); /* as memcached compares it */
+        if (!begins_so && !span_eq(op->request.key, known[i].argument)) {
             continue;
         }
         if (i == 0) {

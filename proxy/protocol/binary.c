@@ -7,6 +7,7 @@
 #define HEAD_LEN 24U
 #define FLAGS_LEN 4U
 #define NUMBER_LEN 8U
+#define READ_MAX 16384U /* what memcached has room for in front of a value; it hangs up on more, without a word */
 #define NO_CREATION UINT32_MAX /* an exptime of arithmetic */
 
 static const struct span no_text;
@@ -205,6 +206,12 @@ static bool take_touch(const struct head *head, struct request *out)
     return true;
 }
 
+/* memcached does not know `verbosity`; we do, if only in the shape that clients send. */
+static bool is_known(enum shape shape, const struct head *head)
+{
+    return shape == SHAPE_VERBOSITY ? head->extras_len == 4 && head->body_len == 4 : shape != SHAPE_UNKNOWN;
+}
+
 /* Whether the packet is what its opcode asks for; completes the request. */
 static bool take_packet(enum shape shape, const struct head *head, struct request *out)
 {
@@ -218,7 +225,7 @@ static bool take_packet(enum shape shape, const struct head *head, struct reques
     case SHAPE_FLUSH: return take_flush(head, out);
     case SHAPE_PLAIN: return head->body_len == 0;
     case SHAPE_STAT: return head->extras_len == 0; /* as with touch, the body may go on */
-    case SHAPE_VERBOSITY: return head->extras_len == 4 && head->body_len == 4;
+    case SHAPE_VERBOSITY: return true;
     case SHAPE_UNKNOWN: break;
     }
     return false;
@@ -236,6 +243,9 @@ enum parse_result binary_parse(struct binary *binary, const char *data, size_t l
         return refuse(&head, out, error, no_text, PARSE_CLOSE);
     }
     size_t total = HEAD_LEN + head.extras_len + head.key_len;
+    if (unlikely(total > READ_MAX)) {
+        return refuse(&head, out, error, no_text, PARSE_CLOSE);
+    }
     if (unlikely(len < total)) {
         return PARSE_MORE; /* even of what is going to be refused */
     }
@@ -247,7 +257,7 @@ enum parse_result binary_parse(struct binary *binary, const char *data, size_t l
         return refuse(&head, out, error, invalid_arguments, PARSE_CLOSE);
     }
     const struct opcode_entry *entry = &opcodes[head.opcode];
-    if (unlikely(entry->shape == SHAPE_UNKNOWN)) {
+    if (unlikely(!is_known((enum shape)entry->shape, &head))) {
         /* The whole body is skipped behind extras and key, which have been taken already: so does memcached, and who sends such a packet
          * expects its answer. */
         binary->swallow = head.body_len;

@@ -140,15 +140,21 @@ def test_a_pipeline_of_quiet_requests(plain):
 
 
 def test_versions_are_uniques(plain):
-    """Unless the client chooses it, an entry's unique is a version of ours, and what is made later has a greater one."""
+    """Unless the client chooses it, an entry's unique is a version of ours, and what is made later has a greater one; but a number whose
+    unique is asked for keeps to the node's, since memcached answers a version even where it has not given it."""
     with Wire(plain.outrigger.port) as wire:
         def unique(request):
             return int(re.search(rb" c(\d+)", wire.ask(request))[1])
-        uniques = [unique(b"ms u 1 c\r\n1\r\n"), unique(b"ms u 1 MA c\r\n2\r\n"), unique(b"ma u c\r\n"), unique(b"mg uu N30 c\r\n"), unique(b"ma um N0 c\r\n")]
+        uniques = [unique(b"ms u 1 c\r\n1\r\n"), unique(b"ms u 1 MA c\r\n2\r\n"), unique(b"mg uu N30 c\r\n")]
+        assert wire.ask(b"ma u\r\n") == b"HD\r\n"
+        uniques.append(unique(b"mg u c\r\n"))
+        numbers = [unique(b"ma u c\r\n"), unique(b"mg u c\r\n"), unique(b"ma um N0 c\r\n")]
+        assert numbers[0] == numbers[1] < numbers[2] < 1 << 50
         assert wire.ask(b"md u I\r\n") == b"HD\r\n"
         uniques.append(unique(b"mg u c\r\n"))
         assert uniques == sorted(set(uniques)) and min(uniques) > 1 << 50
         assert wire.gets("u")[2] == uniques[-1]
+        assert wire.ask(b"md u x\r\n") == b"HD\r\n" and unique(b"mg u c\r\n") == uniques[-1], "as memcached: only the value is gone"
 
 
 def test_an_entry_is_the_same_in_both_protocols(plain):

@@ -111,7 +111,10 @@ def meta(chance: Chance) -> bytes:
     if verb == b"md":
         return b"md %s%s\r\n" % (name, flags(chance, {**answer, b"C": unique, b"E": own, b"I": nothing, b"T": ttl, b"x": nothing}, needs))
     choices = {**answer, b"c": nothing, b"t": nothing, b"v": nothing, b"C": unique, b"E": own, b"N": ttl, b"T": ttl, b"J": lambda: chance.choice(NUMBERS), b"D": lambda: chance.choice([b"0", b"1", b"7"]), b"M": lambda: chance.choice([b"I", b"+", b"x"])}
-    return b"ma %s%s\r\n" % (name, flags(chance, choices, needs))
+    chosen = flags(chance, choices, needs)
+    if b" N" in chosen:  # memcached answers what it makes although it is to be quiet; a node does not tell the sidecar
+        chosen = chosen.replace(b" q", b"")
+    return b"ma %s%s\r\n" % (name, chosen)
 
 
 def text(chance: Chance) -> bytes:
@@ -201,5 +204,7 @@ def stream(protocol: str, seed: int) -> List[bytes]:
         # What follows may have become part of a value: no uniques in it.
         pieces[at + 1:] = [piece.replace(CAS, b"1").replace(CAS_BINARY, bytes(8)) for piece in pieces[at + 1:]]
     if chance.random() < 0.1:
-        pieces[-1] = pieces[-1][:chance.randrange(len(pieces[-1])) + 1]
+        # Only its line: while a value is incomplete memcached has not said yet that it refuses it.
+        most = len(pieces[-1]) if protocol == "binary" else pieces[-1].find(b"\n")
+        pieces[-1] = pieces[-1][:chance.randrange(max(1, most)) + 1]
     return pieces

@@ -7,6 +7,7 @@
 #define PACKET_MAX 80000
 #define OPAQUE 0xdeadbeef
 #define UNKNOWN "error[ERROR] "
+#define READ_MAX 16384 /* of memcached, in front of a value */
 #define CLOSE_UNKNOWN "close[ERROR] "
 #define CLOSE_INVALID "close[CLIENT_ERROR Invalid arguments] "
 #define NOOP "noop() "
@@ -287,7 +288,6 @@ static const struct {
     {{.opcode = OPCODE_FLUSH, EXTRAS("\0\0\0")}, CLOSE_INVALID},
     {{.opcode = OPCODE_FLUSHQ, EXTRAS("\0\0\0\1"), VALUE("v")}, CLOSE_INVALID},
     {{.opcode = OPCODE_STAT, EXTRAS("x")}, CLOSE_INVALID},
-    {{.opcode = OPCODE_VERBOSITY}, CLOSE_INVALID},
     {{.opcode = OPCODE_SASL_LIST, KEY("k")}, CLOSE_INVALID},
     {{.opcode = OPCODE_SASL_AUTH, VALUE("v")}, CLOSE_INVALID},
     {{.opcode = OPCODE_SASL_STEP, EXTRAS("x"), KEY("k")}, CLOSE_INVALID},
@@ -298,6 +298,8 @@ static const struct {
     /* unknown: the body is skipped */
     {{.opcode = 0x1f}, UNKNOWN NOOP},
     {{.opcode = 0xff, VALUE("whatever")}, UNKNOWN NOOP},
+    {{.opcode = OPCODE_VERBOSITY}, UNKNOWN NOOP},
+    {{.opcode = OPCODE_VERBOSITY, VALUE("1234")}, UNKNOWN NOOP},
     {{.opcode = 0x30, VALUE("0123456789"), .cas = 4}, UNKNOWN NOOP},
     {{.opcode = 0x1b + 0x40, KEY("1234567890"), VALUE("01234")}, UNKNOWN},                  /* 10 bytes of the noop are skipped, too */
     {{.opcode = 0x31, EXTRAS("1234567890123456789012"), KEY("xx")}, UNKNOWN}, /* all 24 */
@@ -321,7 +323,7 @@ START_TEST(parse_long_keys)
     static const struct {
         size_t len;
         const char *want;
-    } keys[] = {{250, "stats("}, {251, CLOSE_INVALID}, {65535, CLOSE_INVALID}};
+    } keys[] = {{250, "stats("}, {251, CLOSE_INVALID}, {READ_MAX - 24, CLOSE_INVALID}};
     char *data = malloc(PACKET_MAX);
     char *key = malloc(65535);
     ck_assert(data != NULL && key != NULL);
@@ -343,6 +345,17 @@ START_TEST(parse_long_keys)
     }
     free(key);
     free(data);
+}
+END_TEST
+
+/* What memcached has no room for is not even waited for, nor answered. */
+START_TEST(parse_far_too_long_keys)
+{
+    static const uint32_t lens[] = {READ_MAX - 23, 65535};
+    for (size_t i = 0; i < ARRAY_LEN(lens); i++) {
+        char head[24] = {(char)BINARY_REQUEST, OPCODE_GET, (char)(lens[i] >> 8), (char)lens[i], [10] = (char)(lens[i] >> 8), [11] = (char)lens[i]};
+        check_parse(head, sizeof head, "close[] ");
+    }
 }
 END_TEST
 
@@ -587,6 +600,7 @@ int main(void)
     tcase_add_test(tcase, parse_requests);
     tcase_add_test(tcase, parse_refused);
     tcase_add_test(tcase, parse_long_keys);
+    tcase_add_test(tcase, parse_far_too_long_keys);
     tcase_add_test(tcase, parse_the_largest_body);
     tcase_add_test(tcase, parse_wrong_magic);
     tcase_add_test(tcase, text_is_text);
