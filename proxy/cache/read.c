@@ -77,7 +77,7 @@ static void retouch(struct operation *op, const struct meta_reply *reply, struct
         .guard = reply->cas,
         .version = reply->cas,
         .flags = reply->client_flags,
-        .ttl = op->request.exptime,
+        .ttl = fill_ttl_at_least(op->request.exptime, fill_least_ttl(op->cache, reply->cas)),
         .value = reply->value,
         .chunk = chunk,
     });

@@ -65,7 +65,7 @@ static void on_reply(struct node_call *call, enum err err, const struct meta_rep
         .guard = reply->cas,
         .version = reply->cas,
         .flags = reply->client_flags,
-        .ttl = op->request.exptime,
+        .ttl = fill_ttl_at_least(op->request.exptime, fill_least_ttl(op->cache, reply->cas)),
         .value = reply->value,
         .chunk = chunk,
         .on_done = on_stored,

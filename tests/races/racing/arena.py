@@ -70,6 +70,7 @@ NAMESPACES = [
     _namespace("calm:", ttl="5s"),
     _namespace("wcalm:", "through", ttl="5s"),
     _namespace("fleeting:", ttl="1s"),
+    _namespace("wfleeting:", "through", ttl="1s"),
     _namespace("gated:", table="gated"),
 ]
 
