@@ -15,9 +15,10 @@ CREATE TABLE IF NOT EXISTS `outrigger_entries` (
 
 -- By this row a replica shows how far it has come: one sidecar of the primary's region updates it, the others read it with their data.
 CREATE TABLE IF NOT EXISTS `outrigger_heartbeat` (
-  `id` TINYINT NOT NULL,
+  `id` TINYINT UNSIGNED NOT NULL,
   `version` BIGINT UNSIGNED NOT NULL,
-  `owner` VARCHAR(64) NOT NULL,
-  `updated_at` TIMESTAMP(6) NOT NULL DEFAULT CURRENT_TIMESTAMP(6) ON UPDATE CURRENT_TIMESTAMP(6),
+  `owner` BIGINT UNSIGNED NOT NULL,
+  `beat_at` DATETIME(6) NOT NULL,
   PRIMARY KEY (`id`)
 ) ENGINE=InnoDB;
+INSERT IGNORE INTO `outrigger_heartbeat` VALUES (1, 0, 0, '2000-01-01');

@@ -9,6 +9,8 @@
 #include "common/credentials.h"
 #include "proxy/admin/http.h"
 #include "proxy/app/worker.h"
+#include "proxy/database/schema.h"
+#include "proxy/database/store.h"
 #include "proxy/net/tls.h"
 
 #define DRAIN_MS 5000
@@ -30,6 +32,7 @@ struct app {
     uint32_t worker_count;
     struct loader *loader;
     struct writer *writer; /* or NULL: no namespace is written through */
+    struct schema_watch *schema;
     struct bus *bus;
     struct admin *admin;
     _Atomic uint32_t connection_count;
@@ -311,6 +314,11 @@ static enum err start(struct app *app)
             log_error(app->log, "can not start the database threads: %s", err_text(err));
             return err;
         }
+        err = schema_watch_start(config, &store_mysql, app->log, &app->schema);
+        if (err != OK) {
+            log_error(app->log, "can not start the check of the database's tables: %s", err_text(err));
+            return err;
+        }
     }
     if (needs_writer(config)) {
         err = writer_create(config, app->log, metrics, &app->writer);
@@ -365,6 +373,7 @@ static void stop(struct app *app)
     if (app->bus != NULL) {
         bus_stop(app->bus);
     }
+    schema_watch_stop(&app->schema);
     loader_destroy(&app->loader);
     writer_destroy(&app->writer);
     bool had_mail; /* a visit of stats_conns.c may be anywhere, and comes home before its home is destroyed */

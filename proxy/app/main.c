@@ -3,6 +3,8 @@
 
 #include "proxy/app/app.h"
 #include "proxy/app/options.h"
+#include "proxy/database/schema.h"
+#include "proxy/database/store.h"
 #include "proxy/net/tls.h"
 
 /* The files that the tls section names, as they are now. */
@@ -16,6 +18,12 @@ static enum err check_tls(const char *file, const struct config_tls *config)
         fprintf(stderr, "%s: %s%s\n", file, err == OK ? "warning: " : "", text);
     }
     return err;
+}
+
+/* 0 when all is well, 1 when the database could not be reached, 2 when a table does not fit. */
+static int status_of(enum err err)
+{
+    return err == OK ? 0 : err == ERR_CONFIG ? 2 : 1;
 }
 
 int main(int argc, char **argv)
@@ -44,10 +52,15 @@ int main(int argc, char **argv)
         return 2;
     }
     int status = 0;
-    if (options.action == ACTION_CHECK) {
+    if (options.action == ACTION_INIT_DATABASE) {
+        status = status_of(schema_init(config, &store_mysql, stdout));
+    } else if (options.action == ACTION_CHECK || options.action == ACTION_CHECK_DATABASE) {
+        status = options.action == ACTION_CHECK_DATABASE ? status_of(schema_check(config, &store_mysql, stdout)) : 0;
+    }
+    if (status == 0 && (options.action == ACTION_CHECK || options.action == ACTION_CHECK_DATABASE)) {
         printf("%s: good: region %s, %u nodes, %u namespaces\n", options.config != NULL ? options.config : "--pool", config->region,
                config->pool.node_count, config->namespace_count);
-    } else {
+    } else if (options.action == ACTION_RUN) {
         status = app_run(config) == OK ? 0 : 1;
     }
     config_destroy(&config);

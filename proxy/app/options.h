@@ -6,7 +6,7 @@
 
 #include "common/err.h"
 
-enum action { ACTION_RUN, ACTION_CHECK, ACTION_HELP, ACTION_VERSION };
+enum action { ACTION_RUN, ACTION_CHECK, ACTION_CHECK_DATABASE, ACTION_INIT_DATABASE, ACTION_HELP, ACTION_VERSION };
 
 struct options {
     enum action action;

@@ -4,6 +4,7 @@
 
 #include "proxy/cache/invalidate.h"
 #include "proxy/cache/settle.h"
+#include "proxy/pool/churn.h"
 
 #define MEMORY_LIMIT (4ULL << 30)  /* bytes under way in one worker */
 #define WAIT_LOOK_US 5000          /* how often the pool is looked at before the first client is let in */
@@ -16,6 +17,7 @@ struct worker {
     uint32_t index;
     struct loop loop;
     struct cache cache;
+    struct churn *churn; /* or NULL: no replica is read from */
     struct front front;
     struct listener *listeners;
     int *listen_fds;
@@ -71,10 +73,26 @@ static void look_for_end(struct timer *timer)
     timer_start(timer, DRAIN_LOOK_US);
 }
 
+/* How long tombstones must be kept, where that matters: only what a replica lags behind can come after them. */
+static uint32_t tombstone_age_s(const struct config *config)
+{
+    uint32_t age_s = 0;
+    for (uint32_t i = 0; i < config->namespace_count && config->database != NULL && config->database->replica.text != NULL; i++) {
+        if (config->namespaces[i].read == READ_THROUGH) {
+            age_s = MAX(age_s, config->namespaces[i].tombstone_ttl_s);
+        }
+    }
+    return age_s;
+}
+
 static void on_start(struct mail *mail, void *owner)
 {
     struct worker *w = owner;
     pool_init(&w->cache.pool, w->context.ring, w->context.config, &w->loop, w->context.log, w->front.shard);
+    uint32_t age_s = tombstone_age_s(w->context.config);
+    if (age_s > 0) {
+        w->churn = churn_create(&w->cache.pool, &w->loop, w->context.log, age_s);
+    }
     listen_when_ready(&w->ready_timer);
 }
 
@@ -236,6 +254,7 @@ void worker_destroy(struct worker **worker)
     timer_stop(&w->hold_timer);
     front_deinit(&w->front);
     pool_deinit(&w->cache.pool);
+    churn_destroy(&w->churn);
     settle_stop(&w->cache);
     cache_deinit(&w->cache);
     loop_deinit(&w->loop);

@@ -13,6 +13,7 @@
 #ifndef PROXY_DATABASE_STORE_H
 #define PROXY_DATABASE_STORE_H
 
+#include "proxy/database/mapping.h"
 #include "proxy/database/write.h"
 
 #define STORE_BATCH_MAX 128U
@@ -69,6 +70,10 @@ struct store {
     /* Writes the heartbeat, unless another owner has within lease_us (heartbeat.h). NULL: this store has none. */
     enum err (*beat)(struct store_connection *connection, uint64_t version, uint64_t owner, uint64_t lease_us, bool *is_owner, char *error,
                      size_t size);
+    /* What the table of a source is like. No such table is no error. */
+    enum err (*describe)(struct store_connection *connection, uint32_t source, struct mapping_table *table, char *error, size_t size);
+    /* A statement without a result. */
+    enum err (*run)(struct store_connection *connection, const char *sql, char *error, size_t size);
     /* False once the other side is known to have closed an idle connection; does not block. */
     bool (*is_alive)(struct store_connection *connection);
     void (*interrupt)(struct store_connection *connection);

@@ -6,6 +6,7 @@
  *   store_mysql.c       connecting, and the table of store.h
  *   store_mysql_load.c  rows: its prepared statements belong to it alone
  *   store_mysql_write.c writes: likewise
+ *   store_mysql_schema.c  what tables are like
  *   store_mysql_heartbeat.c
  */
 #ifndef PROXY_DATABASE_STORE_MYSQL_H
@@ -66,6 +67,10 @@ enum err store_mysql_beat(struct store_connection *c, uint64_t version, uint64_t
                           size_t size);
 /* The witness (source.h) that loads on such a connection need, to be freed; or NULL. */
 char *store_mysql_witness(const struct store_options *options);
+
+/* store_mysql_schema.c */
+enum err store_mysql_describe(struct store_connection *c, uint32_t source, struct mapping_table *table, char *error, size_t size);
+enum err store_mysql_run(struct store_connection *c, const char *sql, char *error, size_t size);
 
 /* store_mysql_load.c */
 #define STORE_MYSQL_SHAPES 5U

@@ -27,6 +27,7 @@ struct connection {
     uint32_t retry_ms;
     size_t swallow; /* bytes of a value that is larger than we take */
     bool has_versions;
+    struct node_call *stats_call; /* what STAT lines are for; of the last node_submit_stats() */
 };
 
 struct node {
@@ -58,6 +59,11 @@ bool node_is_up(const struct node *node)
 bool node_is_young(const struct node *node, uint64_t age_us)
 {
     return node->up_since_us == 0 || node->context.loop->now_us - node->up_since_us < age_us;
+}
+
+void node_rejuvenate(struct node *node)
+{
+    node->up_since_us = node->context.loop->now_us;
 }
 
 bool node_has_versions(const struct node *node)
@@ -255,6 +261,26 @@ static void refuse_large(struct connection *c, size_t consumed, size_t value_len
     }
 }
 
+/* Only whoever has asked for statistics gets them, or has given up waiting for them. */
+static bool is_for_stats(const struct connection *c)
+{
+    if (c->state != UP || c->slots.count == 0 || c->stats_call == NULL) {
+        return false;
+    }
+    const struct node_call *call = slots_at(&c->slots, 0)->call;
+    return call == NULL || call == c->stats_call;
+}
+
+/* One line of several: the slot stays. */
+static void take_stat(struct connection *c, const struct meta_reply *reply, size_t consumed)
+{
+    struct node_call *call = slots_at(&c->slots, 0)->call;
+    stream_consume(&c->stream, consumed);
+    if (call != NULL) {
+        call->on_reply(call, OK, reply, c->stream.in);
+    }
+}
+
 static void on_stream_data(struct stream *stream)
 {
     struct connection *c = container_of(stream, struct connection, stream);
@@ -285,6 +311,17 @@ static void on_stream_data(struct stream *stream)
             log_error(node->context.log, "pool: node %s: what it sent is no reply to anything we asked", node_name(node));
             stream_close(stream, ERR_PROTOCOL);
             return;
+        }
+        if (unlikely(reply.status == META_STAT || reply.status == META_END)) {
+            if (!is_for_stats(c)) {
+                log_error(node->context.log, "pool: node %s: what it sent is no reply to anything we asked", node_name(node));
+                stream_close(stream, ERR_PROTOCOL);
+                return;
+            }
+            if (reply.status == META_STAT) {
+                take_stat(c, &reply, consumed);
+                continue;
+            }
         }
         stream_consume(stream, consumed);
         stream->need = 0;
@@ -449,6 +486,15 @@ enum err node_submit_line(struct node *node, struct span line, struct node_call 
     }
     pushed(c, call);
     return OK;
+}
+
+enum err node_submit_stats(struct node *node, struct span line, struct node_call *call)
+{
+    enum err err = node_submit_line(node, line, call);
+    if (err == OK) {
+        node->connections[0].stats_call = call;
+    }
+    return err;
 }
 
 struct node *node_create(const struct node_context *context, uint32_t index)

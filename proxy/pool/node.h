@@ -49,10 +49,15 @@ enum err node_submit(struct node *node, const struct meta_request *request, stru
 /* A whole line of the classic protocol that is answered by one line (flush_all, version). */
 enum err node_submit_line(struct node *node, struct span line, struct node_call *call);
 
+/* `stats …`, one at a time: on_reply is called for every META_STAT, and a last time for whatever else comes or goes wrong. */
+enum err node_submit_stats(struct node *node, struct span line, struct node_call *call);
+
 const char *node_name(const struct node *node);
 bool node_is_up(const struct node *node);
-/* Whether it may be another process, without what it had, than so long ago: a connection to it was made since then. */
+/* Whether it may have lost tombstones since so long ago: a connection to it was made since then, or node_rejuvenate() was called. */
 bool node_is_young(const struct node *node, uint64_t age_us);
+/* It has lost what it had in another way: it is as young as a new one (churn.c). */
+void node_rejuvenate(struct node *node);
 /* Whether this memcached lets us choose the CAS (≥ 1.6.28); false while it is not up. */
 bool node_has_versions(const struct node *node);
 /* What this memcached called itself when it was last connected to; "" before. */

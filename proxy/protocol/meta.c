@@ -240,6 +240,16 @@ static enum meta_result parse_status(struct span line, struct meta_reply *out)
         {{'E', 'X'}, META_EX}, {{'M', 'N'}, META_MN}, {{'O', 'K'}, META_OK},
     };
     static const struct span version = SPAN_LIT("VERSION ");
+    static const struct span stat = SPAN_LIT("STAT ");
+    if (span_has_prefix(line, stat)) {
+        out->status = META_STAT;
+        out->text = span_of(line.data + stat.len, line.len - stat.len);
+        return META_REPLY;
+    }
+    if (span_eq(line, SPAN_LIT("END"))) {
+        out->status = META_END;
+        return META_REPLY;
+    }
     if (span_has_prefix(line, SPAN_LIT("ME "))) { /* no flags follow */
         out->status = META_DEBUG_IS;
         out->text = line;

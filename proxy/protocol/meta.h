@@ -40,6 +40,8 @@ enum meta_status {
     META_EX,      /* CAS mismatch */
     META_MN,      /* no-op */
     META_OK,      /* classic OK */
+    META_STAT,     /* classic STAT, one of several lines: text is what follows the word */
+    META_END,      /* classic END, behind them */
     META_DEBUG_IS, /* ME: text is the whole line */
     META_VERSION_IS, /* classic VERSION: text is the version */
     META_REFUSED, /* ERROR, CLIENT_ERROR …, SERVER_ERROR …: text is the whole line */

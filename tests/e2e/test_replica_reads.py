@@ -5,7 +5,7 @@ import threading
 import pytest
 
 from local.cluster import Cluster
-from support import Growth, Wire, until
+from support import Growth, Wire, until, log_of
 from through import NAMESPACES, SCHEMA, Through, prepare
 
 HEARTBEAT = [
@@ -192,3 +192,23 @@ def test_readers_and_a_writer_with_a_delayed_replica(cluster, west):
     assert min(counts) > 0
     primary, replica = by_host(growth)
     assert primary >= 60 and growth.of("outrigger_replica_refused_total") + primary + replica >= 120
+
+
+def test_tombstones_that_were_flushed(cluster, west):
+    """Somebody empties a node behind the sidecars' backs, tombstones and all: until its keys have lived long enough, the primary is asked."""
+    name = west.fresh()
+    key = "version:" + name
+    caught_up(cluster)
+    node = None
+    with Wire(west.port) as wire:
+        assert wire.get(key) == b"old"
+        node = west.node_of(key)
+        cluster.replica.query("STOP SLAVE SQL_THREAD")
+        try:
+            west.update(name)
+            assert wire.delete(key) == b"DELETED\r\n"
+            assert node.command(b"flush_all\r\n").startswith(b"OK")
+            until(lambda: f"node {node.address}: it was flushed" in log_of(west.outriggers[0]), "the sidecar sees the flush")
+            assert wire.get(key) == b"new"
+        finally:
+            cluster.replica.query("START SLAVE SQL_THREAD")

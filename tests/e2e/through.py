@@ -38,6 +38,7 @@ NAMESPACES = [
     _namespace("gated:", "gated", "name", "version"),
     _namespace("forgetful:", "packages", "name", "version", negative_ttl="0s"),
     _namespace("fleeting:", "packages", "name", "version", ttl="1s", negative_ttl="1s"),
+    _namespace("hot:", "packages", "name", "version", lease_wait="19s", lease_ttl="60s"),
     # Others' loads are not waited for for long, and in the second one a lease that is not used is soon lost.
     _namespace("hasty:", "packages", "name", "version", lease_wait="100ms"),
     _namespace("brief:", "packages", "name", "version", lease_wait="100ms", lease_ttl="1s"),
@@ -136,7 +137,7 @@ class Freeze:
 @contextmanager
 def through_region(directory: Path, *, outriggers: int = 2, config: Optional[Dict[str, Any]] = None, **options: Any) -> Iterator[Through]:
     changes = {"bus": None, "namespaces": NAMESPACES, "database": {"timeout": "20s"}, **(config or {})}
-    with Cluster(directory, regions=("west",), outriggers=outriggers, prepare=prepare, config=changes, **options) as cluster:
+    with Cluster(directory, regions=("west",), outriggers=outriggers, prepare=options.pop("prepare", prepare), config=changes, **options) as cluster:
         yield Through(cluster)
 
 

@@ -2,6 +2,7 @@
 #include "proxy/database/store.h"
 
 #include <arpa/inet.h>
+#include <netinet/tcp.h>
 #include <poll.h>
 #include <pthread.h>
 #include <stdatomic.h>
@@ -719,6 +720,8 @@ static void *proxy_main(void *arg)
         struct sockaddr_in at = {.sin_family = AF_INET, .sin_port = htons(fixture.primary.port)};
         inet_pton(AF_INET, fixture.primary.host, &at.sin_addr);
         int server = socket(AF_INET, SOCK_STREAM, 0);
+        setsockopt(client, IPPROTO_TCP, TCP_NODELAY, &(int){1}, sizeof(int));
+        setsockopt(server, IPPROTO_TCP, TCP_NODELAY, &(int){1}, sizeof(int));
         if (connect(server, (struct sockaddr *)&at, sizeof at) == 0) {
             serve(client, server);
         }
