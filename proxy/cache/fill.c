@@ -162,7 +162,8 @@ int64_t fill_loaded(const struct fill_target *target, const struct load *loaded,
     bool ends_early = loaded->found && loaded->expires_in_s >= 0 && loaded->expires_in_s < least_ttl; /* it may not be kept that long */
     if (!is_fresh || looks_negative || ends_early || (!loaded->found && negative_ttl == 0)) {
         metrics_add(cache->metrics, METRIC_FILLS_REFUSED, target->namespace->index, !is_fresh);
-        lease_give_back(cache, target->namespace, target->key, target->home, target->lease, target->is_tombstone);
+        bool covers = target->is_tombstone || least_ttl > 0; /* an entry that must stay becomes a tombstone */
+        lease_give_back(cache, target->namespace, target->key, target->home, target->lease, covers);
         return 0;
     }
     struct fill fill = {
