@@ -142,14 +142,32 @@ int64_t fill_ttl(struct cache *cache, const struct namespace *namespace, int64_t
     return memcached_ttl(ttl);
 }
 
-bool fill_outlives_tombstone(struct cache *cache, const struct namespace *namespace, uint64_t version, int64_t ttl)
+int64_t fill_least_ttl(const struct cache *cache, uint64_t covered_version)
 {
-    if (ttl == 0 || cache->config->database->replica.text == NULL) {
-        return true;
+    const struct config *config = cache->config;
+    const struct config_database *database = config->database;
+    if (covered_version == 0 || database == NULL || database->replica.text == NULL) {
+        return 0;
     }
-    int64_t now_ms = (int64_t)guard_wall_ms(cache->config);
-    int64_t end_ms = ttl > RELATIVE_TTL_MAX ? ttl * 1000 : now_ms + ttl * 1000;
-    return end_ms >= (int64_t)version_ms(version) + 1000 * (int64_t)namespace->config->tombstone_ttl_s;
+    /* As tombstone_ttl has it (config_check.c), and a timeout more: the version of a written entry is that much older than its row, at most. */
+    uint64_t lag_ms = 1000ULL + 2ULL * database->timeout_ms + database->max_replica_lag_ms + 2ULL * config->max_clock_skew_ms;
+    uint64_t until_ms = freshness_keep_until_ms(covered_version, lag_ms);
+    uint64_t now_ms = guard_wall_ms(config);
+    return until_ms > now_ms ? (int64_t)((until_ms - now_ms + 999) / 1000) : 0;
+}
+
+int64_t fill_ttl_at_least(int64_t ttl, int64_t least_s)
+{
+    if (ttl == 0 || least_s == 0) {
+        return ttl;
+    }
+    int64_t left = ttl > RELATIVE_TTL_MAX ? ttl - (int64_t)(clock_wall_ms() / 1000) : ttl;
+    return left < least_s ? least_s : ttl;
+}
+
+bool fill_ends_early(const struct cache *cache, uint64_t covered_version, int64_t ttl)
+{
+    return fill_ttl_at_least(ttl, fill_least_ttl(cache, covered_version)) != ttl;
 }
 
 int64_t fill_loaded(const struct fill_target *target, const struct load *loaded, int64_t exptime)
@@ -158,9 +176,13 @@ int64_t fill_loaded(const struct fill_target *target, const struct load *loaded,
     uint32_t negative_ttl = target->namespace->config->negative_ttl_s;
     bool is_fresh = freshness_may_fill(loaded->version, target->needed) || !guard_is_on(cache->config, GUARD_TOMBSTONE_VERSION);
     bool looks_negative = loaded->found && loaded->value_len == 0 && loaded->flags == NEGATIVE_FLAGS;
-    if (!is_fresh || looks_negative || (!loaded->found && negative_ttl == 0)) {
+    int64_t least_ttl = fill_least_ttl(cache, target->needed);
+    bool ends_early = loaded->found && loaded->expires_in_s >= 0 && loaded->expires_in_s < least_ttl; /* it may not be kept that long */
+    ends_early = ends_early || (exptime != FILL_TTL_OWN && fill_ttl_at_least(exptime, least_ttl) != exptime);
+    if (!is_fresh || looks_negative || ends_early || (!loaded->found && negative_ttl == 0)) {
         metrics_add(cache->metrics, METRIC_FILLS_REFUSED, target->namespace->index, !is_fresh);
-        lease_give_back(cache, target->namespace, target->key, target->home, target->lease, target->is_tombstone);
+        bool covers = target->is_tombstone || least_ttl > 0; /* an entry that must stay becomes a tombstone */
+        lease_give_back(cache, target->namespace, target->key, target->home, target->lease, covers);
         return 0;
     }
     struct fill fill = {
@@ -175,17 +197,14 @@ int64_t fill_loaded(const struct fill_target *target, const struct load *loaded,
     if (loaded->found) {
         fill.flags = loaded->flags;
         fill.ttl = exptime == FILL_TTL_OWN ? fill_ttl(cache, target->namespace, loaded->expires_in_s) : exptime;
+        fill.ttl = fill_ttl_at_least(fill.ttl, least_ttl);
         fill.chunk = loaded->value;
         fill.value = span_of(loaded->value->data, loaded->value_len);
         memcpy(loaded->value->data + loaded->value_len, "\r\n", 2);
     } else {
         fill.flags = NEGATIVE_FLAGS;
-        fill.ttl = memcached_ttl(negative_ttl);
+        fill.ttl = fill_ttl_at_least(memcached_ttl(negative_ttl), least_ttl);
         fill.value = span_of("\r\n", 0);
-    }
-    if (target->is_tombstone && !fill_outlives_tombstone(cache, target->namespace, target->needed, fill.ttl)) {
-        lease_give_back(cache, target->namespace, target->key, target->home, target->lease, true);
-        return 0;
     }
     fill_start(&fill);
     return fill.ttl;

@@ -46,9 +46,15 @@ struct fill_target {
 /* The TTL of a row's entry, as memcached takes it; expires_in_s: the row's own, or -1. */
 int64_t fill_ttl(struct cache *cache, const struct namespace *namespace, int64_t expires_in_s);
 
-/* Whether an entry of this version and TTL keeps what its tombstone would have kept out: where replicas are read, one that expires before them would
- * leave the way free for rows that are older than the last invalidation. False: leave a tombstone instead. */
-bool fill_outlives_tombstone(struct cache *cache, const struct namespace *namespace, uint64_t version, int64_t ttl);
+/* How long an entry that covers an invalidation (freshness_keep_until_ms()) must stay, in seconds: a lagging replica could bring back what was there
+ * before. 0 without a replica. */
+int64_t fill_least_ttl(const struct cache *cache, uint64_t covered_version);
+
+/* A TTL that is not shorter than that; both as memcached takes them. */
+int64_t fill_ttl_at_least(int64_t ttl, int64_t least_s);
+
+/* Whether an entry with the TTL that a client named would be gone before it may be: then it becomes a tombstone, which nobody can read either. */
+bool fill_ends_early(const struct cache *cache, uint64_t covered_version, int64_t ttl);
 
 /* Stores what was loaded, or its absence, if the rule allows and the namespace remembers it; else the lease is given back. Returns the TTL of
  * the entry as memcached takes it. The room behind the value is written to. */

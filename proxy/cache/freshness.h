@@ -35,6 +35,14 @@ static inline uint64_t freshness_needed(uint64_t lease_version, bool is_tombston
     return is_tombstone ? lease_version : 0;
 }
 
+/* When an entry may be gone at the earliest, in the clock's milliseconds. What comes after it is a stub, which demands nothing: so nothing that may
+ * still be loaded then, which is at most `lag_ms` old, may be older than what the entry covered: the tombstone that it was stored over, or whatever
+ * the entry that it replaces covered. 0: it was stored where nothing was, and covers nothing. */
+static inline uint64_t freshness_keep_until_ms(uint64_t covered_version, uint64_t lag_ms)
+{
+    return covered_version == 0 ? 0 : version_ms(covered_version) + lag_ms;
+}
+
 /* Whether an invalidation leaves an entry alone. The two versions may come from different hosts, and only their clocks order them. */
 static inline bool freshness_survives(uint64_t entry_version, uint64_t invalidation_version, uint32_t skew_ms)
 {

@@ -69,7 +69,7 @@ static int64_t told_ttl(int64_t ttl)
 /* gat: the entry that was just read gets the TTL that the client named, if nothing has happened to it. */
 static void retouch(struct operation *op, const struct meta_reply *reply, struct chunk *chunk)
 {
-    if (!fill_outlives_tombstone(op->cache, op->namespace, reply->cas, op->request.exptime)) {
+    if (fill_ends_early(op->cache, reply->cas, op->request.exptime)) {
         lease_give_back(op->cache, op->namespace, op->request.key, op->home, reply->cas, true);
         return;
     }

@@ -58,7 +58,7 @@ static void on_reply(struct node_call *call, enum err err, const struct meta_rep
     }
     op->reply.flags = reply->client_flags;
     op->reply.cas = reply->cas;
-    if (!fill_outlives_tombstone(op->cache, op->namespace, reply->cas, op->request.exptime)) {
+    if (fill_ends_early(op->cache, reply->cas, op->request.exptime)) {
         lease_give_back(op->cache, op->namespace, op->request.key, op->home, reply->cas, true);
         finish(op, REPLY_TOUCHED);
         return;

@@ -145,11 +145,13 @@ static void on_stored(void *ctx, enum fill_result result)
     invalidate(w); /* somebody was faster, or the node did not say: nobody knows what the key has now */
 }
 
-/* The row as an entry, or false: there is none for it. */
+/* The row as an entry, or false: there is none for it, or it would be gone while a replica may still show the row before it. */
 static bool make_entry(const struct writing *w, struct fill *fill)
 {
     const struct operation *op = w->op;
     const struct row *row = &w->write.row;
+    int64_t least_ttl = fill_least_ttl(op->cache, cache_version(op->cache)); /* the row before this write is false since now, at the latest */
+    bool ends_early = false;
     if (op->request.op == OP_DELETE || op->request.op == OP_TOUCH || op->request.op == OP_GAT) {
         return false;
     }
@@ -165,17 +167,19 @@ static bool make_entry(const struct writing *w, struct fill *fill)
         fill->value = span_of(row->value->data, row->value_len);
         fill->chunk = row->value;
         fill->flags = row->flags;
-        fill->ttl = fill_ttl(op->cache, op->namespace, row->expires_in_s);
+        ends_early = row->expires_in_s >= 0 && row->expires_in_s < least_ttl;
+        fill->ttl = fill_ttl_at_least(fill_ttl(op->cache, op->namespace, row->expires_in_s), least_ttl);
         memcpy(row->value->data + row->value_len, "\r\n", 2);
     } else if (w->value != NULL && op->request.exptime >= 0) {
         fill->value = span_of(w->value->data, op->request.value_len);
         fill->chunk = w->value;
         fill->flags = op->request.flags;
-        fill->ttl = op->request.exptime > 0 ? op->request.exptime : fill_ttl(op->cache, op->namespace, -1);
+        ends_early = fill_ttl_at_least(op->request.exptime, least_ttl) != op->request.exptime;
+        fill->ttl = fill_ttl_at_least(op->request.exptime > 0 ? op->request.exptime : fill_ttl(op->cache, op->namespace, -1), least_ttl);
     } else {
         return false;
     }
-    return !(fill->value.len == 0 && fill->flags == NEGATIVE_FLAGS) && fill_outlives_tombstone(op->cache, op->namespace, fill->version, fill->ttl);
+    return !ends_early && !(fill->value.len == 0 && fill->flags == NEGATIVE_FLAGS);
 }
 
 static void on_applied(struct writing *w)

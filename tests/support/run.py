@@ -13,8 +13,10 @@ from pathlib import Path
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 ASAN = os.path.join(ROOT, "build-asan")
 TSAN = os.path.join(ROOT, "build-tsan")
+HOOKS = os.path.join(ROOT, "build-hooks")
 FUZZ = os.path.join(ROOT, "build-fuzz")
 FUZZ_SECONDS = 60
+RACE_SECONDS = 600
 # What runs under ThreadSanitizer as well: everything that more than one thread touches.
 THREADED = ["common-log", "common-mailbox", "common-metrics", "common-credentials", "admin-http", "database-loader", "database-writer", "bus-bus_nats", "net-tls"]
 
@@ -135,8 +137,22 @@ def run_unit(tally, name=None):
         run_checked("lint", [os.path.join(ROOT, "tests/lint/run"), ASAN], tally)
 
 
+def build_hooks():
+    """The sidecar whose guards can be taken out (common/guard.h)."""
+    build(HOOKS, ["-Dtest_hooks=true", "--buildtype=debugoptimized", "-Db_sanitize=address,undefined", "-Db_lundef=false"], ["proxy/outrigger"])
+
+
+def run_races(tally, seconds):
+    build_hooks()
+    command = [os.path.join(ROOT, "tests/races/run"), "--seconds", str(seconds)]
+    status = subprocess.run(command, cwd=ROOT, env=dict(os.environ, **ENVIRONMENT), check=False).returncode
+    tally.add(int(status == 0), int(status != 0), "races")
+
+
 def run_e2e(tally, name=None):
     build(ASAN, ["-Dtests=true", "--buildtype=debugoptimized", "-Db_sanitize=address,undefined", "-Db_lundef=false"], [])
+    if name is None or "race" in name:
+        build_hooks()
     report = os.path.join(ASAN, "e2e.xml")
     command = ["/usr/bin/python3", "-m", "pytest", "-q", "-rf", "--tb=short", "-p", "no:cacheprovider", "--junitxml", report, "tests/e2e", "tests/bench"]
     if name is not None:
@@ -171,6 +187,8 @@ def main():
     tally = Tally()
     if what == "fuzz":
         run_fuzz(tally)
+    elif what == "races":
+        run_races(tally, sys.argv[2] if len(sys.argv) > 2 else RACE_SECONDS)
     elif what in ("all", "unit", "e2e"):
         if what != "e2e":
             run_unit(tally)

@@ -44,6 +44,13 @@ START_TEST(a_tombstone_is_strictly_newer_than_what_was_there)
 }
 END_TEST
 
+START_TEST(an_entry_stays_until_nothing_older_than_what_it_covers_can_be_loaded)
+{
+    ck_assert_uint_eq(freshness_keep_until_ms(AT(1000), 700), 1700);
+    ck_assert_uint_eq(freshness_keep_until_ms(0, 700), 0); /* it covers nothing */
+}
+END_TEST
+
 int main(void)
 {
     Suite *suite = suite_create("freshness");
@@ -53,6 +60,7 @@ int main(void)
     tcase_add_test(tc, an_entry_survives_only_beyond_the_skew);
     tcase_add_test(tc, nothing_survives_an_invalidation_at_the_end_of_time);
     tcase_add_test(tc, a_tombstone_is_strictly_newer_than_what_was_there);
+    tcase_add_test(tc, an_entry_stays_until_nothing_older_than_what_it_covers_can_be_loaded);
     suite_add_tcase(suite, tc);
     return check_main(suite);
 }

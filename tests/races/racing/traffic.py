@@ -30,6 +30,11 @@ class _Client(threading.Thread):
         self._wire: Optional[Wire] = None
         self._next = self.random.randrange(len(sidecars))
 
+    def pick(self, keys: List[str]) -> str:
+        """One to write."""
+        calm = self.random.random() < arenas.CALM_SHARE
+        return self.random.choice([key for key in keys if arenas.is_calm(key) == calm] or keys)
+
     @property
     def at(self) -> Tuple[str, Outrigger]:
         return self.sidecars[self._next % len(self.sidecars)]
@@ -112,7 +117,7 @@ class Writer(_Client):
                 time.sleep(_RETRY)
 
     def turn(self) -> None:
-        key = self.random.choice(self._keys)
+        key = self.pick(self._keys)
         seq = self._update(arenas.row_of(key))
         while True:
             region, sidecar = self.at
@@ -141,7 +146,7 @@ class ThroughWriter(_Client):
         self._last = dict.fromkeys(keys, 0)
 
     def turn(self) -> None:
-        key = self.random.choice(self._keys)
+        key = self.pick(self._keys)
         while True:
             self._last[key] += 1
             seq = self._last[key]

@@ -16,7 +16,7 @@ from .traffic import Traffic
 from .wire import Wire
 
 _CONVERGENCE = 30.0  #: seconds after which a region that still serves something older than the last row has broken the promise
-_ROUNDS = 2  #: of a scenario with all guards in force
+_ROUNDS = 1  #: of a scenario with all guards in force
 _ROUNDS_BROKEN = 40  #: of one whose guard is out: each is likely to show it
 
 

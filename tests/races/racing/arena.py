@@ -33,18 +33,24 @@ TABLES = [
 #: The next write of a row; LAST_INSERT_ID tells its seq. (MariaDB assigns from left to right.) history.value_of() is the same.
 UPDATE = ("UPDATE races SET seq = LAST_INSERT_ID(seq + 1), v = CONCAT(k, ':', seq, ':', REPEAT('x', seq * 37 MOD 900), ':', seq) WHERE k = %s")
 
-#: What is read and written at random, by mode: long-lived entries, and such as expire and are refreshed all the time.
+#: What is read and written at random, by mode: long-lived entries that are written all the time; such as expire and are refreshed; and many that
+#: expire and are written now and then, so that they are loaded from the replica.
 KEYS = {
-    "aside": [f"hot:h{i}" for i in range(6)] + [f"brief:b{i}" for i in range(4)],
-    "through": [f"whot:w{i}" for i in range(6)] + [f"wbrief:v{i}" for i in range(4)],
+    "aside": [f"hot:h{i}" for i in range(6)] + [f"brief:b{i}" for i in range(4)] + [f"calm:c{i}" for i in range(30)],
+    "through": [f"whot:w{i}" for i in range(6)] + [f"wbrief:v{i}" for i in range(4)] + [f"wcalm:d{i}" for i in range(30)],
 }
 KEYS["both"] = KEYS["aside"][::2] + KEYS["through"][::2]
+CALM_SHARE = 0.05  #: of the writes
 MODES = list(KEYS)
 
 
 def is_through(key: str) -> bool:
     """Whether it is written through its sidecar."""
     return key.startswith("w")
+
+
+def is_calm(key: str) -> bool:
+    return key.startswith(("calm:", "wcalm:"))
 
 
 def row_of(key: str) -> str:
@@ -58,10 +64,13 @@ def _namespace(prefix: str, write: str = "aside", table: str = "races", **more: 
 
 NAMESPACES = [
     _namespace("hot:"),
-    _namespace("brief:", ttl="3s", refresh_ahead="1s"),
+    _namespace("brief:", ttl="5s", refresh_ahead="1s"),
     _namespace("whot:", "through"),
-    _namespace("wbrief:", "through", ttl="3s", refresh_ahead="1s"),
+    _namespace("wbrief:", "through", ttl="5s", refresh_ahead="1s"),
+    _namespace("calm:", ttl="5s"),
+    _namespace("wcalm:", "through", ttl="5s"),
     _namespace("fleeting:", ttl="1s"),
+    _namespace("wfleeting:", "through", ttl="1s"),
     _namespace("gated:", table="gated"),
 ]
 
@@ -183,4 +192,4 @@ def binary() -> Path:
     return Path(os.environ.get("OUTRIGGER_HOOKS_BINARY") or default)
 
 
-__all__ = ["Arena", "Fault", "KEYS", "MODES", "REGIONS", "SCHEMA", "SKEW_MS", "TOMBSTONE_TTL_S", "UPDATE", "Wire", "binary", "is_through", "row_of"]
+__all__ = ["Arena", "Fault", "KEYS", "MODES", "REGIONS", "SCHEMA", "SKEW_MS", "TOMBSTONE_TTL_S", "UPDATE", "Wire", "binary", "is_calm", "is_through", "row_of"]
