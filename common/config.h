@@ -90,6 +90,7 @@ struct config_database {
     char *password; /* read from password_file where that is given */
     uint32_t threads;
     uint32_t write_threads;
+    uint32_t batch;
     uint32_t queue;
     uint32_t connect_timeout_ms;
     uint32_t timeout_ms;

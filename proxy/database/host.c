@@ -338,7 +338,7 @@ static void take_locked(struct loader_thread *t, struct load **late)
 {
     struct loader *loader = t->host->loader;
     uint64_t now = clock_mono_us();
-    uint32_t count = loads_pop(&loader->loads, t->host->kind, t->batch, STORE_BATCH_MAX);
+    uint32_t count = loads_pop(&loader->loads, t->host->kind, t->batch, MIN(loader->config->database->batch, STORE_BATCH_MAX));
     t->batch_count = 0;
     for (uint32_t i = 0; i < count; i++) {
         struct load *load = t->batch[i];

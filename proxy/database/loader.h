@@ -10,7 +10,7 @@
  *                                │                                      └─────────────┘ the connection was gone: again, on another
  *                                │ loader_join: same key, same lease: waits for that load's result, copied
  *
- *   A thread takes what waits for one table together, up to STORE_BATCH_MAX, and asks with one statement. What a worker submits in one
+ *   A thread takes what waits for one table together, up to `batch` of them, and asks with one statement. What a worker submits in one
  *   turn of its loop (a multi-get's misses) reaches the queue in one piece, so that no thread runs off with the first of it.
  *
  *   watchdog: ends loads, in the queue or under way, when their deadline has passed; interrupts a statement that nobody waits for any more, and

@@ -105,6 +105,7 @@ START_TEST(defaults_of_sections)
     ck_assert_str_eq(c->database->user, "u");
     ck_assert_str_eq(c->database->password, "");
     ck_assert_uint_eq(c->database->threads, 4);
+    ck_assert_uint_eq(c->database->batch, 128);
     ck_assert_uint_eq(c->database->queue, 4096);
     ck_assert_uint_eq(c->database->connect_timeout_ms, 2000);
     ck_assert_uint_eq(c->database->timeout_ms, 2000);
@@ -323,6 +324,7 @@ START_TEST(every_option_of_database_and_bus)
                                  "  user: o\n"
                                  "  password: 'p$$w\"'\n"
                                  "  threads: 256\n"
+                                 "  batch: 2\n"
                                  "  queue: 1\n"
                                  "  connect_timeout: 5s\n"
                                  "  timeout: 100ms\n"
@@ -343,6 +345,7 @@ START_TEST(every_option_of_database_and_bus)
     ck_assert_str_eq(c->database->schema, "my-shop");
     ck_assert_str_eq(c->database->password, "p$w\"");
     ck_assert_uint_eq(c->database->threads, 256);
+    ck_assert_uint_eq(c->database->batch, 2);
     ck_assert_uint_eq(c->database->queue, 1);
     ck_assert_uint_eq(c->database->connect_timeout_ms, 5000);
     ck_assert_uint_eq(c->database->timeout_ms, 100);

@@ -43,6 +43,7 @@ static inline bool fixture_init(void)
         .schema = parts[4],
         .threads = 4,
         .write_threads = 2,
+        .batch = 128,
         .queue = 100,
         .connect_timeout_ms = 2000,
         .timeout_ms = 1000,

@@ -222,7 +222,8 @@ static void start(uint32_t threads, uint32_t queue)
 {
     database = (struct config_database){
         .primary = primaries, .primary_count = MAX(special.primary_count, 1U), .replica = special.replica, .max_replica_lag_ms = 2000,
-        .breaker_failures = special.breaker_failures > 0 ? special.breaker_failures : 1000, .threads = threads, .queue = queue, .connect_timeout_ms = 300, .timeout_ms = 1000};
+        .breaker_failures = special.breaker_failures > 0 ? special.breaker_failures : 1000, .threads = threads,
+        .batch = special.batch > 0 ? special.batch : STORE_BATCH_MAX, .queue = queue, .connect_timeout_ms = 300, .timeout_ms = 1000};
     config = (struct config){
         .namespaces = namespaces, .namespace_count = 2, .database = &database, .max_value_size = 1000};
     registry = metric_registry_create(&config, NULL, 0);
@@ -393,6 +394,30 @@ START_TEST(a_full_queue_refuses_at_once)
     check_value(&loads[2], "b");
     check_value(&loads[3], "hold");
     ck_assert_uint_eq(metric(METRIC_DATABASE_QUEUE, 0), 0);
+    stop();
+}
+END_TEST
+
+START_TEST(no_statement_has_more_than_batch_keys)
+{
+    struct load loads[10];
+    struct loader_intake intake = {0};
+    special.batch = 3;
+    start_connected(1, 200);
+    for (unsigned i = 0; i < ARRAY_LEN(loads); i++) {
+        char key[16];
+        snprintf(key, sizeof key, "k%u", i);
+        ck_assert_int_eq(loader_submit(loader, &intake, make(&loads[i], key, 1 + i, 1000 * MS)), OK);
+    }
+    loader_flush(loader, &intake);
+    wait_done(ARRAY_LEN(loads));
+    for (unsigned i = 0; i < ARRAY_LEN(loads); i++) {
+        char key[16];
+        snprintf(key, sizeof key, "k%u", i);
+        check_value(&loads[i], key);
+    }
+    ck_assert_uint_eq(fake_get(&fake.batches), 4);
+    ck_assert_uint_eq(metric(METRIC_DATABASE_QUERY_KEYS, 0), ARRAY_LEN(loads));
     stop();
 }
 END_TEST
@@ -967,6 +992,7 @@ int main(void)
     tcase_add_test(tc, a_deadline_passed_already_asks_nothing);
     tcase_add_test(tc, a_deadline_under_way_interrupts);
     tcase_add_test(tc, loads_of_the_same_lease_are_joined);
+    tcase_add_test(tc, no_statement_has_more_than_batch_keys);
     tcase_add_test(tc, what_is_submitted_in_one_turn_is_one_batch);
     tcase_add_test(tc, what_is_held_counts_as_queued);
     tcase_add_test(tc, one_bad_row_fails_only_its_own_load);

@@ -67,6 +67,7 @@ static bool parse_environment(void)
         .password = parts[3],
         .schema = parts[4],
         .threads = 4,
+        .batch = STORE_BATCH_MAX,
         .queue = 100,
         .connect_timeout_ms = 2000,
         .timeout_ms = 1000,
