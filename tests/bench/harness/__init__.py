@@ -1,4 +1,4 @@
-"""What tests/bench/run is made of.
+"""What tests/bench/run and tests/bench/loads are made of.
 
 In the order in which one builds on the other:
 
@@ -10,4 +10,9 @@ In the order in which one builds on the other:
     measure     rounds of runs, alternating between the peers
     targets     what issue 2 asks for, against what was measured
     report      Markdown
+
+And of tests/bench/loads:
+
+    missing     clients that ask for keys no node has
+    herd        readers while the database is away, and when it is back
 """
