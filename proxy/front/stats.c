@@ -181,10 +181,41 @@ static void general(struct front *front, FILE *out)
 
 /* ---- the others ---- */
 
+/* memcached has one port and one socket, and we may have several: those that come first, and all TCP addresses as its -l has them. */
+static void listeners(const struct config *config, FILE *out)
+{
+    const char *path = "NULL";
+    uint16_t port = 0;
+    bool is_tls = false;
+    for (uint32_t i = config->listen_count; i-- > 0;) {
+        const struct config_listen *listen = &config->listen[i];
+        is_tls = is_tls || listen->tls;
+        if (listen->address.path != NULL) {
+            path = listen->address.path;
+        } else {
+            port = listen->address.port;
+        }
+    }
+    line_u64(out, "tcpport", port);
+    line_u64(out, "udpport", 0);
+    fprintf(out, "STAT inter ");
+    bool is_first = true;
+    for (uint32_t i = 0; i < config->listen_count; i++) {
+        if (config->listen[i].address.path == NULL) {
+            fprintf(out, "%s%s", is_first ? "" : ",", config->listen[i].address.text);
+            is_first = false;
+        }
+    }
+    fprintf(out, "%s\r\n", is_first ? "NULL" : "");
+    stats_line(out, "domain_socket %s", path);
+    stats_line(out, "ssl_enabled %s", is_tls ? "yes" : "no");
+}
+
 static void settings(struct front *front, FILE *out)
 {
     const struct config *config = front->config;
     line_u64(out, "maxconns", config->max_connections);
+    listeners(config, out);
     stats_line(out, "umask %o", config->unix_mode);
     stats_line(out, "shutdown_command no");
     line_u64(out, "num_threads", config->threads);

@@ -99,10 +99,12 @@ def test_names_that_monitors_look_for(sidecar, wire):
     assert int(stats["curr_connections"]) >= 1
 
 
-def test_settings(wire):
+def test_settings(sidecar, wire):
     settings = ask(wire, "settings")
     assert settings["num_threads"] == "2" and settings["item_size_max"] == str(MIB) and settings["auth_enabled_sasl"] == "no"
     assert settings["maxconns"] == "20000" and settings["idle_timeout"] == "0"
+    assert settings["tcpport"] == str(sidecar.port) and settings["inter"] == sidecar.address
+    assert settings["domain_socket"] == str(sidecar.socket) and settings["ssl_enabled"] == "no"
 
 
 @pytest.mark.parametrize("what", ["items", "slabs", "sizes"])

@@ -88,6 +88,9 @@ def secure(start, directory, node, issued):
 
 def test_both_listeners(secure, context):
     with TlsWire(secure.tls_port, context) as wire, Wire(secure.sidecar.port) as plain:
+        settings = wire.ask(b"stats settings\r\n", b"END\r\n").decode()
+        assert f"STAT tcpport {secure.sidecar.port}\r\n" in settings and "STAT ssl_enabled yes\r\n" in settings
+        assert f"STAT inter 127.0.0.1:{secure.sidecar.port},127.0.0.1:{secure.tls_port}\r\nSTAT domain_socket {secure.socket}\r\n" in settings
         assert wire.shown == "first" and wire.socket.version() == "TLSv1.3"
         assert wire.set("k", b"over TLS") == b"STORED\r\n"
         assert plain.get("k") == b"over TLS"

@@ -24,6 +24,8 @@ static void look_at(const struct config *c)
         promise((a->path != NULL) == (a->host == NULL) && (a->path != NULL || a->port > 0));
         promise(c->listen[i].mode <= 0777 && (!c->listen[i].tls || c->tls != NULL));
     }
+    promise(c->credentials_file == NULL || c->credentials_file[0] != '\0');
+    promise(c->tls == NULL || (c->tls->certificate && c->tls->key && c->tls->handshake_timeout_ms > 0));
     for (uint32_t i = 0; i < c->pool.node_count; i++) {
         promise(c->pool.nodes[i].address.text != NULL && c->pool.nodes[i].weight >= 1);
     }
@@ -36,7 +38,11 @@ static void look_at(const struct config *c)
         defaults += n->prefix[0] == '\0';
     }
     promise(defaults == 1);
-    promise(c->database == NULL || (c->database->primary && c->database->primary->text && c->database->schema && c->database->user && c->database->password));
+    const struct config_database *d = c->database;
+    promise(d == NULL || (d->primary_count >= 1 && d->schema && d->user && d->password && d->heartbeat_table && d->heartbeat_interval_ms > 0));
+    for (uint32_t i = 0; d != NULL && i < d->primary_count; i++) {
+        promise(d->primary[i].text != NULL);
+    }
     for (uint32_t i = 0; c->bus != NULL && i < c->bus->peer_count; i++) {
         promise(strcmp(c->bus->peers[i].region, c->region) != 0 && c->bus->peers[i].url != NULL);
     }
