@@ -167,8 +167,10 @@ static bool make_entry(const struct writing *w, struct fill *fill)
         fill->value = span_of(row->value->data, row->value_len);
         fill->chunk = row->value;
         fill->flags = row->flags;
-        ends_early = row->expires_in_s >= 0 && row->expires_in_s < least_ttl;
-        fill->ttl = fill_ttl_at_least(fill_ttl(op->cache, op->namespace, row->expires_in_s), least_ttl);
+        bool is_named = op->request.exptime != 0 && w->value != NULL && row->expires_in_s < 0; /* an expiry that the row has no place for */
+        int64_t ttl = is_named ? op->request.exptime : fill_ttl(op->cache, op->namespace, row->expires_in_s);
+        fill->ttl = fill_ttl_at_least(ttl, least_ttl);
+        ends_early = (row->expires_in_s >= 0 && row->expires_in_s < least_ttl) || (is_named && (ttl < 0 || fill->ttl != ttl));
         memcpy(row->value->data + row->value_len, "\r\n", 2);
     } else if (w->value != NULL && op->request.exptime >= 0) {
         fill->value = span_of(w->value->data, op->request.value_len);

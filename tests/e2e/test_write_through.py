@@ -225,6 +225,13 @@ def test_what_a_mapping_can_not_express(west, wire):
     assert wire.get("n:5") == b"five"
 
 
+def test_expiry_that_a_mapping_has_no_column_for_is_the_entrys(west, wire, other):
+    assert wire.set("n:77", b"x", exptime=100) == b"STORED\r\n"
+    assert 0 < int(west.item("n:77")["t"]) <= 100
+    assert wire.set("n:77", b"y", exptime=-1) == b"STORED\r\n"
+    assert other.get("n:77") == b"y"  # from its row
+
+
 # ---- what goes wrong
 
 @pytest.mark.parametrize("line", [b"set e:big 0 0 %d", b"add e:big 0 0 %d", b"cas e:big 0 0 %d 1", b"ms e:big %d", b"ms e:big %d ME C1", b"append e:big 0 0 %d"])
