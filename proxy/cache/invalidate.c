@@ -4,7 +4,8 @@
 #include "proxy/cache/fill.h"
 #include "proxy/cache/freshness.h"
 
-#define TRIES_MAX 16
+#define TRIES_MAX 16    /* of a client's cas */
+#define TRIES_POLITE 8   /* then the key is marked whatever it has become meanwhile */
 
 struct invalidate {
     struct node_call call;
@@ -67,12 +68,16 @@ static void mark(struct invalidate *inv, uint64_t seen)
     struct cache *cache = inv->cache;
     inv->step = MARK;
     cache_observe(cache, seen);
+    bool is_polite = inv->expected != 0 || inv->tries < TRIES_POLITE;
+    uint64_t now = cache_version(cache);
     struct meta_request meta = {
         .command = META_DELETE,
-        .with = META_CAS | META_INVALIDATE | META_TTL | META_VERSION | tombstone_drops(inv->namespace),
+        .with = (is_polite ? META_CAS : 0) | META_INVALIDATE | META_TTL | META_VERSION | tombstone_drops(inv->namespace),
         .cas = seen,
         .ttl = inv->namespace->config->tombstone_ttl_s,
-        .version = freshness_tombstone(seen, inv->version, cache_version(cache)),
+        /* Without a look at what it replaces, newer than anything that any clock can have given out by now. */
+        .version = is_polite ? freshness_tombstone(seen, inv->version, now)
+                             : MAX(seen + 1, version_shift(MAX(now, inv->version), cache->config->max_clock_skew_ms)),
     };
     submit(inv, &meta);
 }

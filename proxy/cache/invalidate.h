@@ -7,7 +7,7 @@
  *   LOOK: mg K c N<lease ttl> E<V>   finds the entry's CAS, or makes a stub whose CAS is V
  *     │ an event of another region, and the entry (no reader's stub) newer than V by more than the skew: nothing to be done
  *   MARK: md K C<seen> I x T<tombstone ttl> E<V, or newer than seen> (freshness.h)
- *     │ EX, NF: it changed since: LOOK again
+ *     │ EX, NF: it changed since: LOOK again; after some tries MARK without C, with a version that lies the skew ahead
  *   done
  */
 #ifndef PROXY_CACHE_INVALIDATE_H
