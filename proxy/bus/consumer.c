@@ -2,6 +2,8 @@
 
 #include <inttypes.h>
 
+#include "common/clock.h"
+
 #define ANSWER_WAIT_US 5000000ULL
 #define RETRY_MIN_MS 250
 #define RETRY_MAX_MS 15000
@@ -370,6 +372,11 @@ static void on_unsupported(struct consumer *c, const char *reply, const char *wh
     settle_later(c, reply, NAK_UNSUPPORTED_MS);
 }
 
+static void on_delivery_done(struct mail *mail, void *owner)
+{
+    consumer_on_done(container_of(mail, struct delivery, mail), clock_wall_ms());
+}
+
 static void deliver(struct consumer *c, const char *reply, const struct invalidation *events, uint32_t n)
 {
     struct bus_message *message = malloc(sizeof *message + n * sizeof message->deliveries[0]);
@@ -379,7 +386,6 @@ static void deliver(struct consumer *c, const char *reply, const struct invalida
         return;
     }
     message->consumer = c;
-    message->mailbox = c->mailbox;
     message->remaining = n;
     message->err = OK;
     snprintf(message->reply, sizeof message->reply, "%s", reply);
@@ -387,7 +393,13 @@ static void deliver(struct consumer *c, const char *reply, const struct invalida
     c->under_way += n;
     count(c, METRIC_BUS_RECEIVED, n);
     for (uint32_t i = 0; i < n; i++) {
-        message->deliveries[i] = (struct delivery){.event = events[i], .peer = c->index, .message = message};
+        message->deliveries[i] = (struct delivery){
+            .event = events[i],
+            .peer = c->index,
+            .reply_to = c->mailbox,
+            .on_done = on_delivery_done,
+            .message = message,
+        };
     }
     for (uint32_t i = 0; i < n; i++) { /* done at the earliest when the mailbox is drained, so the message stays */
         c->sink.apply(c->sink.ctx, &message->deliveries[i]);

@@ -36,7 +36,6 @@ enum consumer_state { CONSUMER_DOWN, CONSUMER_CREATING, CONSUMER_WAITING, CONSUM
 struct bus_message {
     struct list link; /* in consumer->messages */
     struct consumer *consumer;
-    struct mailbox *mailbox; /* of the bus: delivery_done() goes there */
     uint32_t remaining;
     enum err err; /* of the first event that could not be applied */
     char reply[SUBJECT_MAX];
