@@ -59,7 +59,6 @@ struct bus {
     struct replayer replayer;
 
     struct spooler *spooler; /* or NULL */
-    struct publisher_spool spool;
     pthread_mutex_t status_lock;
     uint32_t region_count;
     struct bus_region regions[];
@@ -114,8 +113,7 @@ static void spool(struct bus *bus, struct publication *publication, uint8_t kind
     publication->submitted_us = clock_mono_us();
     publication->kind = kind;
     publication->debts = debts;
-    publication->sender = 0;
-    publication->count = 0;
+    publication->sender = publication->count = 0;
     publication->reserved = NULL;
     if (!begin_posting(bus)) {
         publication_finish(publication, ERR_STOPPING);
@@ -340,16 +338,6 @@ static const struct transport_handler handler = {.on_up = on_up, .on_down = on_d
 
 /* --- the bus's thread, the spooler's, and what goes between them --- */
 
-static void on_unpublished(void *ctx, struct publication *publication)
-{
-    spooler_take(((struct bus *)ctx)->spooler, publication);
-}
-
-static void on_published(void *ctx, struct publication *publication)
-{
-    spooler_clear(((struct bus *)ctx)->spooler, publication);
-}
-
 static void on_replayed(void *ctx, struct replay *replay)
 {
     spooler_replayed(((struct bus *)ctx)->spooler, replay);
@@ -381,7 +369,6 @@ static enum err create_spooler(struct bus *bus, struct metrics *metrics)
     if (bus->config->bus->spool == NULL) {
         return OK;
     }
-    bus->spool = (struct publisher_spool){.take = on_unpublished, .clear = on_published, .ctx = bus};
     return spooler_create(&context, &bus->spooler);
 }
 
@@ -498,7 +485,7 @@ static enum err region_start(struct bus *bus, uint32_t index)
         publisher_init(&bus->publisher, bus->config, transport, bus->log, bus->metrics, random);
         bus->publisher.on_no_stream = on_no_stream;
         bus->publisher.ctx = bus;
-        bus->publisher.spool = bus->spooler != NULL ? &bus->spool : NULL;
+        bus->publisher.spool = bus->spooler != NULL ? spooler_for_publisher(bus->spooler) : NULL;
         replayer_init(&bus->replayer, bus->config, transport, bus->log, random);
         bus->replayer.on_done = on_replayed;
         bus->replayer.on_no_stream = on_no_stream;

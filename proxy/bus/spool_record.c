@@ -51,6 +51,11 @@ bool spool_header_check(uint64_t number, struct span segment)
     return segment.len >= SPOOL_HEADER_LEN && memcmp(segment.data, wanted, SPOOL_HEADER_LEN) == 0;
 }
 
+void spool_record_mend(uint64_t number, char *bytes, size_t len)
+{
+    put64(bytes, XXH64(bytes + CHECKED_FROM, len - CHECKED_FROM, number));
+}
+
 size_t spool_record_len(const struct spool_record *r)
 {
     return r->kind == SPOOL_CLEARED ? SPOOL_CLEARED_LEN : KEY_AT + r->key.len;
@@ -73,7 +78,7 @@ size_t spool_record_write(uint64_t number, const struct spool_record *r, char ou
         put64(out + 48, r->message);
         memcpy(out + KEY_AT, r->key.data, r->key.len);
     }
-    put64(out, XXH64(out + CHECKED_FROM, len - CHECKED_FROM, number));
+    spool_record_mend(number, out, len);
     return len;
 }
 

@@ -59,6 +59,9 @@ bool spool_header_check(uint64_t number, struct span segment);
 size_t spool_record_write(uint64_t number, const struct spool_record *record, char out[static SPOOL_RECORD_MAX]);
 size_t spool_record_len(const struct spool_record *record);
 
+/* Gives `len` bytes that should be a record the right checksum; for spool_record_write(), and for tests. */
+void spool_record_mend(uint64_t number, char *bytes, size_t len);
+
 /* The record that `bytes`, a part of segment `number`, begin with; *used is its length. */
 enum spool_parse spool_record_parse(uint64_t number, struct span bytes, struct spool_record *record, size_t *used);
 

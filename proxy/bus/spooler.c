@@ -27,6 +27,7 @@ struct spooler {
     _Atomic bool is_ending;
     _Atomic uint32_t taken; /* publications on their way to the disk */
     struct owed *owed;
+    struct publisher_spool for_publisher;
 
     /* The thread's: */
     struct spool *spool;
@@ -219,6 +220,21 @@ void spooler_clear(struct spooler *s, struct publication *p)
     mailbox_post(&s->mailbox, &clearing->mail);
 }
 
+static void on_unpublished(void *ctx, struct publication *p)
+{
+    spooler_take(ctx, p);
+}
+
+static void on_published(void *ctx, struct publication *p)
+{
+    spooler_clear(ctx, p);
+}
+
+const struct publisher_spool *spooler_for_publisher(const struct spooler *s)
+{
+    return &s->for_publisher;
+}
+
 bool spooler_owes(struct spooler *s, struct span key)
 {
     return owed_has(s->owed, key);
@@ -389,7 +405,7 @@ static void write_status(struct spooler *s, const struct spool_counts *c, uint64
     used = MIN(used, sizeof text - 1);
     if (c->owed_to_bus + c->owed_to_nodes > 0) {
         used += (size_t)snprintf(text + used, sizeof text - used,
-                                 "%" PRIu64 " invalidations wait for this region's NATS, %" PRIu64 " for a node of its pool; the oldest for %" PRIu64 " s\n",
+                                 "waiting for this region's NATS: %" PRIu64 "; for a node of its pool: %" PRIu64 "; the oldest for %" PRIu64 " s\n",
                                  c->owed_to_bus, c->owed_to_nodes, age_s);
     }
     used = MIN(used, sizeof text - 1);
@@ -491,6 +507,7 @@ enum err spooler_create(const struct spooler_context *context, struct spooler **
     s->context = *context;
     s->pass_us = UINT64_MAX;
     s->owed = owed_create();
+    s->for_publisher = (struct publisher_spool){on_unpublished, on_published, s};
     pthread_mutex_init(&s->status_lock, NULL);
     backoff_init(&s->backoff, PASS_MIN_MS, PASS_MAX_MS, clock_mono_us());
     struct spool_options options = {config->directory, config->max_bytes, config->segment_bytes};
@@ -540,6 +557,9 @@ void spooler_destroy(struct spooler **out)
     if (s->spool != NULL) {
         mailbox_drain(&s->mailbox, s); /* deliveries that were done after the end */
         commit(s);
+    }
+    for (enum metric gauge = METRIC_SPOOL_RECORDS; s->metrics != NULL && gauge <= METRIC_SPOOL_OLDEST; gauge++) {
+        metrics_set(s->metrics, gauge, 0, 0);
     }
     spool_close(&s->spool);
     mailbox_deinit(&s->mailbox);

@@ -41,6 +41,8 @@ void spooler_destroy(struct spooler **spooler);
 void spooler_take(struct spooler *spooler, struct publication *publication);
 /* Its reservation is not needed any more. */
 void spooler_clear(struct spooler *spooler, struct publication *publication);
+/* Both for a publisher; as long as the spooler. */
+const struct publisher_spool *spooler_for_publisher(const struct spooler *spooler);
 void spooler_replayed(struct spooler *spooler, struct replay *replay);
 
 bool spooler_owes(struct spooler *spooler, struct span key);
