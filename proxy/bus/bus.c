@@ -500,6 +500,7 @@ static enum err region_start(struct bus *bus, uint32_t index)
         .metrics = bus->metrics,
         .mailbox = &bus->mailbox,
         .sink = bus->sink,
+        .spool = bus->publisher.spool,
         .seed = random,
     };
     consumer_init(&r->consumer, &context, index - 1);

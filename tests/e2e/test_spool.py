@@ -273,6 +273,17 @@ def on_node(cluster, region, node, prefix: str, count: int = 20) -> list:
     return [k for k in keys if sees(node.port, k)]
 
 
+def cut_off(region, node, key: str) -> None:
+    """Its connections are gone, what it holds is not. A node that is only paused still reads what has been sent to it, later."""
+    node.process.pause()
+
+    def is_given_up() -> bool:
+        with Wire(region.outrigger.port) as wire:  # of any worker
+            wire.ask(b"get %s\r\n" % key.encode())
+        return region.outrigger.metrics().total("outrigger_node_connections", node=node.address) == 0
+    until(is_given_up, "the connections being given up")
+
+
 @pytest.mark.parametrize("how", ["paused", "cut off"])
 def test_deletes_while_a_node_is_away(cluster, east, west, how):
     """The node comes back with what it had: nobody sees that of a deleted key, not even before the node has been told."""
@@ -281,10 +292,10 @@ def test_deletes_while_a_node_is_away(cluster, east, west, how):
     assert len(keys) > 2
     fill(west, *keys)
     growth = Growth(east.outrigger)
-    node.process.pause()
-    if how == "cut off":  # its connections are gone, what it holds is not
-        with Wire(east.outrigger.port) as wire:
-            until(lambda: b"not connected" in wire.ask(b"get %s\r\n" % keys[0].encode()), "the connection being given up")
+    if how == "cut off":
+        cut_off(east, node, keys[0])
+    else:
+        node.process.pause()
     with Wire(east.outrigger.port) as wire:
         for key in keys[1:]:
             assert wire.delete(key) == b"DELETED\r\n"
@@ -310,9 +321,8 @@ def test_node_away_and_sidecar_killed(cluster, east, west):
     """What is owed to the node is known to the next process, too, before it serves anybody."""
     node = east.nodes[0]
     keys = on_node(cluster, east, node, "both-")
-    node.process.pause()
+    cut_off(east, node, keys[0])
     with Wire(east.outrigger.port) as wire:
-        until(lambda: b"not connected" in wire.ask(b"get %s\r\n" % keys[0].encode()), "the connection being given up")
         for key in keys:
             assert wire.delete(key) == b"DELETED\r\n"
     east.outrigger.kill()
@@ -324,6 +334,23 @@ def test_node_away_and_sidecar_killed(cluster, east, west):
             assert wire.get(key) is None
     drained(east.outrigger)
     assert not any(sees(node.port, key) for key in keys)
+
+
+def test_events_of_the_other_region_for_a_node_that_is_away(cluster, east, west):
+    """They are delivered again for a while, then kept by the sidecar: such a node must not fill what the stream lets be unacknowledged."""
+    node = west.nodes[0]
+    keys = on_node(cluster, west, node, "remote-")
+    cut_off(west, node, keys[0])
+    with Wire(east.outrigger.port) as wire:
+        for key in keys:
+            assert wire.delete(key) == b"NOT_FOUND\r\n"
+    kept_in(west.outrigger, len(keys))
+    until(lambda: raw_nats.request(east.nats.port, "$JS.API.CONSUMER.INFO.INVAL_east.to_west")["num_ack_pending"] == 0, "all acknowledged")
+    with Wire(west.outrigger.port) as wire:
+        node.process.resume()
+        assert [wire.get(key) for key in keys] == [None] * len(keys)
+        drained(west.outrigger)
+        assert [sees(node.port, key) for key in keys] == [None] * len(keys)
 
 
 def test_through_namespace(cluster, east):
