@@ -104,6 +104,12 @@ struct config_peer {
     char *domain; /* or NULL */
 };
 
+struct config_spool {
+    char *directory;
+    uint64_t max_bytes;
+    uint64_t segment_bytes;
+};
+
 struct config_bus {
     char *url;
     struct config_peer *peers;
@@ -115,6 +121,8 @@ struct config_bus {
     uint32_t stream_replicas;
     uint32_t ack_wait_ms;
     char *credentials_file; /* or NULL */
+    struct config_spool *spool; /* or NULL */
+    bool intent;
 };
 
 struct config_listen {

@@ -303,6 +303,20 @@ static void check_source(const struct config *config, const struct config_read *
 
 /* ---- bus ---- */
 
+static void check_spool(const struct config_bus *bus, const struct config_read *read)
+{
+    const struct config_spool *spool = bus->spool;
+    if (spool == NULL && bus->intent && is_given(read, &bus->intent, "intent") && is_sound(read, &bus->intent, "intent") &&
+        is_sound(read, &bus->spool, "spool")) {
+        config_problems_add(read->problems, line_of(read, &bus->intent, "intent", NULL, NULL), "bus.intent: needs a spool to be noted in");
+    }
+    if (spool != NULL && is_sound(read, &spool->max_bytes, "max_bytes") && is_sound(read, &spool->segment_bytes, "segment_bytes") &&
+        spool->segment_bytes > spool->max_bytes / 4) {
+        config_problems_add(read->problems, line_of(read, &spool->segment_bytes, "segment_bytes", &spool->max_bytes, "max_bytes"),
+                            "bus.spool.segment_bytes: is more than a fourth of max_bytes: room is made a whole segment at a time");
+    }
+}
+
 static void check_bus(const struct config *config, const struct config_read *read)
 {
     const struct config_bus *bus = config->bus;
@@ -310,6 +324,7 @@ static void check_bus(const struct config *config, const struct config_read *rea
         config_problems_add(read->problems, line_of(read, &config->bus, "bus", NULL, NULL),
                             "bus: needs `region`, the name under which this region publishes");
     }
+    check_spool(bus, read);
     for (uint32_t i = 0; i < bus->peer_count; i++) {
         const char *region = bus->peers[i].region;
         uint32_t line = line_of(read, &bus->peers[i].region, "region", NULL, NULL);

@@ -338,6 +338,37 @@ enum err config_value_check_file(const char *text, struct reason *why)
     return OK;
 }
 
+enum err config_value_check_directory(const char *text, struct reason *why)
+{
+    char quoted[CONFIG_QUOTED_SIZE];
+    struct stat st;
+    if (config_value_check_text(text, why) != OK) {
+        return ERR_INVALID;
+    }
+    config_problems_quote(span_str(text), quoted);
+    if (stat(text, &st) == 0) {
+        if (!S_ISDIR(st.st_mode)) {
+            return config_problems_reason(why, "%s is not a directory", quoted);
+        }
+        return access(text, R_OK | W_OK | X_OK) == 0 ? OK : config_problems_reason(why, "can not write in %s: %s", quoted, strerror(errno));
+    }
+    if (errno != ENOENT) {
+        return config_problems_reason(why, "can not look at %s: %s", quoted, strerror(errno));
+    }
+    size_t len = strlen(text);
+    while (len > 1 && text[len - 1] == '/') {
+        len--;
+    }
+    while (len > 0 && text[len - 1] != '/') {
+        len--;
+    }
+    char *parent = len == 0 ? xstrdup(".") : xstrndup(text, len);
+    bool can_make = access(parent, W_OK | X_OK) == 0;
+    int error = errno;
+    free(parent);
+    return can_make ? OK : config_problems_reason(why, "%s is not there, and can not be made: %s", quoted, strerror(error));
+}
+
 /* Reads up to `size` bytes; returns how many, or -1 with errno. */
 static ssize_t read_all(int fd, char *out, size_t size)
 {

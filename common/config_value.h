@@ -37,6 +37,7 @@ enum err config_value_check_prefix(const char *text, struct reason *why);     /*
 enum err config_value_check_identifier(const char *text, struct reason *why); /* a column */
 enum err config_value_check_table(const char *text, struct reason *why);      /* table or schema.table */
 enum err config_value_check_key(const char *text, struct reason *why);        /* a key_template */
+enum err config_value_check_directory(const char *text, struct reason *why);  /* one that can be written in, or made */
 enum err config_value_check_file(const char *text, struct reason *why);       /* a file that can be read */
 
 #endif

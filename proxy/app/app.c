@@ -77,7 +77,12 @@ static bool invalidation_bus_is_ready(void *ctx, char *text, size_t size)
     return bus_is_ready(((struct app *)ctx)->bus, text, size);
 }
 
-/* --- what the bus delivers, on its thread --- */
+static bool spool_is_ready(void *ctx, char *text, size_t size)
+{
+    return bus_is_spool_ready(((struct app *)ctx)->bus, text, size);
+}
+
+/* --- what the bus delivers, on its threads --- */
 
 static void apply(void *ctx, struct delivery *delivery)
 {
@@ -247,6 +252,9 @@ static enum err start_admin(struct app *app)
     }
     if (app->bus != NULL) {
         probes[count++] = (struct admin_probe){"bus", invalidation_bus_is_ready, app};
+    }
+    if (app->bus != NULL && bus_has_spool(app->bus)) {
+        probes[count++] = (struct admin_probe){"spool", spool_is_ready, app};
     }
     struct admin_options options = {
         .address = &config->admin,
@@ -445,6 +453,7 @@ enum err app_run(const struct config *config)
     namespaces_init(&app.namespaces, config);
     /* Before any thread exists, so that all inherit it: signals come to this thread only. */
     signal(SIGPIPE, SIG_IGN);
+    signal(SIGXFSZ, SIG_IGN); /* a file that may not grow is an error of the spool, not the end of the process */
     signal(SIGHUP, SIG_DFL); /* blocked and waited for, which an ignored one could not be */
     sigemptyset(&app.signals);
     sigaddset(&app.signals, SIGTERM);

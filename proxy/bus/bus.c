@@ -11,11 +11,14 @@
 #include "proxy/bus/keeper.h"
 #include "proxy/bus/nats.h"
 #include "proxy/bus/publisher.h"
+#include "proxy/bus/replayer.h"
+#include "proxy/bus/spool_record.h"
+#include "proxy/bus/spooler.h"
 
 /* The bus's thread and what hangs on it. It never waits for anything but its mailbox: whatever blocks is done by the
  * links' threads.
  *
- *   bus ─┬─ region 0, the own one: link ── publisher, keeper
+ *   bus ─┬─ region 0, the own one: link ── publisher, keeper, replayer ⇄ spooler, which has a thread of its own
  *        └─ region 1 + i: link ── consumer of config.bus.peers[i]
  */
 
@@ -53,7 +56,9 @@ struct bus {
     /* The bus thread's. */
     struct publisher publisher;
     struct keeper keeper;
+    struct replayer replayer;
 
+    struct spooler *spooler; /* or NULL */
     pthread_mutex_t status_lock;
     uint32_t region_count;
     struct bus_region regions[];
@@ -67,34 +72,112 @@ static void deliver_publication(struct mail *mail, void *owner)
     publisher_submit(&bus->publisher, container_of(mail, struct publication, mail));
 }
 
-/* After bus_stop() nobody drains the mailbox, so a publication must not get into it: either we see is_stopping, or bus_stop()
+/* After bus_stop() nobody drains the mailboxes, so a publication must not get into one: either we see is_stopping, or bus_stop()
  * sees that we are posting and waits. */
+static bool begin_posting(struct bus *bus)
+{
+    atomic_fetch_add(&bus->posting, 1);
+    if (!atomic_load(&bus->is_stopping)) {
+        return true;
+    }
+    atomic_fetch_sub(&bus->posting, 1);
+    return false;
+}
+
+static void end_posting(struct bus *bus)
+{
+    atomic_fetch_sub(&bus->posting, 1);
+}
+
 void bus_publish(struct bus *bus, struct publication *publication)
 {
     publication->submitted_us = clock_mono_us();
-    atomic_fetch_add(&bus->posting, 1);
-    bool is_stopping = atomic_load(&bus->is_stopping);
-    if (!is_stopping) {
-        publication->mail.deliver = deliver_publication;
-        mailbox_post(&bus->mailbox, &publication->mail);
-    }
-    atomic_fetch_sub(&bus->posting, 1);
-    if (is_stopping) {
+    publication->kind = SPOOL_OWED; /* if it comes to that */
+    publication->debts = DEBT_BUS;
+    if (!begin_posting(bus)) {
         publication_finish(publication, ERR_STOPPING);
+        return;
+    }
+    publication->mail.deliver = deliver_publication;
+    mailbox_post(&bus->mailbox, &publication->mail);
+    end_posting(bus);
+}
+
+bool bus_has_spool(const struct bus *bus)
+{
+    return bus->spooler != NULL;
+}
+
+static void spool(struct bus *bus, struct publication *publication, uint8_t kind, uint8_t debts)
+{
+    publication->submitted_us = clock_mono_us();
+    publication->kind = kind;
+    publication->debts = debts;
+    publication->sender = publication->count = 0;
+    publication->reserved = NULL;
+    if (!begin_posting(bus)) {
+        publication_finish(publication, ERR_STOPPING);
+        return;
+    }
+    if (invalidation_is_valid(&publication->event)) {
+        spooler_take(bus->spooler, publication);
+    } else {
+        publication_finish(publication, ERR_INVALID);
+    }
+    end_posting(bus);
+}
+
+void bus_owe(struct bus *bus, struct publication *publication, bool is_published)
+{
+    spool(bus, publication, SPOOL_OWED, is_published ? DEBTS : DEBT_NODE);
+}
+
+bool bus_owes(struct bus *bus, struct span key)
+{
+    return bus->spooler != NULL && spooler_owes(bus->spooler, key);
+}
+
+bool bus_has_intent(const struct bus *bus)
+{
+    return bus->spooler != NULL && bus->config->bus->intent;
+}
+
+void bus_reserve(struct bus *bus, struct publication *publication)
+{
+    if (bus_has_intent(bus)) {
+        spool(bus, publication, SPOOL_RESERVED, 0);
+        return;
+    }
+    publication->reserved = NULL;
+    publication_finish(publication, OK);
+}
+
+void bus_commit(struct bus *bus, struct publication *publication)
+{
+    if (publication->reserved != NULL && atomic_load(&bus->is_stopping)) {
+        publication_finish(publication, OK); /* the next start finds the reservation */
+        return;
+    }
+    bus_publish(bus, publication);
+}
+
+void bus_cancel(struct bus *bus, struct publication *publication)
+{
+    if (publication->reserved != NULL) {
+        spooler_clear(bus->spooler, publication);
     }
 }
 
-static void deliver_done(struct mail *mail, void *owner)
+bool bus_is_spool_ready(struct bus *bus, char *text, size_t size)
 {
-    consumer_on_done(container_of(mail, struct delivery, mail), clock_wall_ms());
+    return spooler_status(bus->spooler, text, size);
 }
 
 void delivery_done(struct delivery *delivery, enum err err)
 {
-    struct mailbox *mailbox = delivery->message->mailbox;
     delivery->err = err;
-    delivery->mail.deliver = deliver_done;
-    mailbox_post(mailbox, &delivery->mail);
+    delivery->mail.deliver = delivery->on_done;
+    mailbox_post(delivery->reply_to, &delivery->mail);
 }
 
 bool bus_is_ready(struct bus *bus, char *text, size_t size)
@@ -141,6 +224,7 @@ static void on_up(void *ctx)
     metrics_set(bus->metrics, METRIC_BUS_CONNECTED, r->index, 1);
     if (is_own(r)) {
         publisher_on_up(&bus->publisher, now_us);
+        replayer_on_up(&bus->replayer, now_us);
         keeper_on_up(&bus->keeper, now_us);
     } else {
         consumer_on_up(&r->consumer, now_us);
@@ -149,7 +233,8 @@ static void on_up(void *ctx)
 
 static const char *consequence(const struct bus_region *r)
 {
-    return is_own(r) ? "invalidations from this region fail until then"
+    return is_own(r) ? (r->bus->spooler != NULL ? "invalidations from this region wait in the spool until then"
+                                                : "invalidations from this region fail until then")
                      : "its invalidations reach this region late, when it is back";
 }
 
@@ -171,6 +256,7 @@ static void on_down(void *ctx, const char *reason)
     metrics_set(bus->metrics, METRIC_BUS_CONNECTED, r->index, 0);
     if (is_own(r)) {
         publisher_on_down(&bus->publisher);
+        replayer_on_down(&bus->replayer);
         keeper_on_down(&bus->keeper);
     } else {
         consumer_on_down(&r->consumer);
@@ -215,6 +301,8 @@ static void on_own_message(struct bus *bus, char kind, uint64_t number, const st
 {
     if (kind == 'p') {
         publisher_on_answer(&bus->publisher, number, message, now_us);
+    } else if (kind == 's') {
+        replayer_on_answer(&bus->replayer, number, message, now_us);
     } else if (kind == 'k') {
         keeper_on_answer(&bus->keeper, number, message, now_us);
     }
@@ -248,6 +336,42 @@ static void on_message(void *ctx, const struct incoming *message)
 
 static const struct transport_handler handler = {.on_up = on_up, .on_down = on_down, .on_message = on_message};
 
+/* --- the bus's thread, the spooler's, and what goes between them --- */
+
+static void on_replayed(void *ctx, struct replay *replay)
+{
+    spooler_replayed(((struct bus *)ctx)->spooler, replay);
+}
+
+static void deliver_replay(struct mail *mail, void *owner)
+{
+    struct bus *bus = owner;
+    replayer_take(&bus->replayer, container_of(mail, struct replay, mail), clock_mono_us());
+}
+
+static void on_replay(void *ctx, struct replay *replay)
+{
+    struct bus *bus = ctx;
+    replay->mail.deliver = deliver_replay;
+    mailbox_post(&bus->mailbox, &replay->mail);
+}
+
+static enum err create_spooler(struct bus *bus, struct metrics *metrics)
+{
+    struct spooler_context context = {
+        .config = bus->config,
+        .log = bus->log,
+        .metrics = metrics,
+        .sink = bus->sink,
+        .replay = on_replay,
+        .ctx = bus,
+    };
+    if (bus->config->bus->spool == NULL) {
+        return OK;
+    }
+    return spooler_create(&context, &bus->spooler);
+}
+
 /* --- the bus's thread: its loop --- */
 
 static void update_status(struct bus *bus)
@@ -275,6 +399,7 @@ static uint64_t step(struct bus *bus)
 {
     uint64_t now_us = clock_mono_us();
     uint64_t next_us = MIN(publisher_step(&bus->publisher, now_us), keeper_step(&bus->keeper, now_us));
+    next_us = MIN(next_us, replayer_step(&bus->replayer, now_us));
     for (uint32_t i = 0; i < bus->region_count; i++) {
         struct bus_region *r = &bus->regions[i];
         next_us = MIN(next_us, remind(r, now_us));
@@ -360,6 +485,11 @@ static enum err region_start(struct bus *bus, uint32_t index)
         publisher_init(&bus->publisher, bus->config, transport, bus->log, bus->metrics, random);
         bus->publisher.on_no_stream = on_no_stream;
         bus->publisher.ctx = bus;
+        bus->publisher.spool = bus->spooler != NULL ? spooler_for_publisher(bus->spooler) : NULL;
+        replayer_init(&bus->replayer, bus->config, transport, bus->log, random);
+        bus->replayer.on_done = on_replayed;
+        bus->replayer.on_no_stream = on_no_stream;
+        bus->replayer.ctx = bus;
         keeper_init(&bus->keeper, bus->config, transport, bus->log, random);
         return OK;
     }
@@ -370,6 +500,7 @@ static enum err region_start(struct bus *bus, uint32_t index)
         .metrics = bus->metrics,
         .mailbox = &bus->mailbox,
         .sink = bus->sink,
+        .spool = bus->publisher.spool,
         .seed = random,
     };
     consumer_init(&r->consumer, &context, index - 1);
@@ -392,6 +523,7 @@ enum err bus_create(const struct config *config, struct log *log, struct metrics
         return err;
     }
     bus->metrics = metrics_shard_create(metrics);
+    err = create_spooler(bus, metrics);
     for (uint32_t i = 0; i < count && err == OK; i++) {
         region_init(bus, i);
         err = region_start(bus, i); /* nothing is called back before the mailbox is drained */
@@ -400,6 +532,9 @@ enum err bus_create(const struct config *config, struct log *log, struct metrics
     if (err == OK) {
         bus->has_thread = pthread_create(&bus->thread, NULL, bus_main, bus) == 0;
         err = bus->has_thread ? OK : ERR_NOMEM;
+    }
+    if (err == OK && bus->spooler != NULL) {
+        err = spooler_start(bus->spooler);
     }
     if (err != OK) {
         bus_stop(bus);
@@ -427,6 +562,9 @@ void bus_stop(struct bus *bus)
         pthread_join(bus->thread, NULL);
         bus->has_thread = false;
     }
+    if (bus->spooler != NULL) {
+        spooler_stop(bus->spooler); /* after the bus's thread, which hands over what it could not publish */
+    }
     for (uint32_t i = 0; i < bus->region_count; i++) {
         link_join(bus->regions[i].link);
     }
@@ -443,6 +581,8 @@ void bus_destroy(struct bus **out)
     if (bus->mailbox.fd >= 0) {
         mailbox_drain(&bus->mailbox, bus); /* late events of the links, and deliveries that were done after bus_stop() */
     }
+    replayer_deinit(&bus->replayer);
+    spooler_destroy(&bus->spooler);
     for (uint32_t i = 0; i < bus->region_count; i++) {
         if (i > 0) {
             consumer_deinit(&bus->regions[i].consumer);

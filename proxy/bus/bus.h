@@ -1,10 +1,13 @@
 /* What:    the invalidation bus as the rest of the sidecar sees it: publish an invalidation, be told when it is durable; be handed
  *          those of the other regions, and say when each is applied.
- * Owns:    its thread and its NATS connections; publications and deliveries are lent, see below.
+ * Owns:    its threads, its NATS connections and the spool; publications and deliveries are lent, see below.
  * Threads: bus_publish() and delivery_done() from any thread.
  * Fails:   a publication ends with ERR_OVERLOAD, ERR_TIMEOUT, ERR_UNAVAILABLE or ERR_BUS: the invalidation may then not be on the bus.
  *
  *   worker ── bus_publish ──▶ mailbox ──▶ bus thread: publisher ──▶ INVAL_<own region>; acknowledged ──▶ reply_to ──▶ on_done
+ *                                                     └─ not in time, or not connected: spooler ⇢ disk ──▶ reply_to ──▶ on_done
+ *                                                        and from there to the stream, when it is back (replayer)
+ *   worker ── bus_owe ──▶ spooler ⇢ disk ──▶ on_done; until the home node has it: ──▶ sink->apply …, and bus_owes() says so
  *   INVAL_<peer> ──▶ bus thread: consumer, decode ──▶ sink->apply (posts to a worker) ── delivery_done ──▶ mailbox ──▶ ack to NATS
  */
 #ifndef PROXY_BUS_BUS_H
@@ -20,24 +23,38 @@ struct publication {
     struct mailbox *reply_to;
     void (*on_done)(struct publication *publication);
     struct invalidation event;
-    enum err err; /* the result: OK once JetStream has acknowledged it */
+    enum err err; /* the result: OK once it is durable: acknowledged by JetStream, or on the disk of this host */
+    struct spool_entry *reserved; /* NULL, or what bus_reserve() made */
 
-    struct mail mail; /* the bus's */
+    /* The bus's: */
+    struct mail mail;
     struct publication *next;
     uint64_t submitted_us;
+    uint64_t sender; /* the message it was last sent in, and how many there were in that; 0: in none */
+    uint64_t message;
+    uint16_t count;
+    uint8_t kind; /* as what, and with which debts, it goes into the spool (spool_record.h) */
+    uint8_t debts;
 };
 
 /* One event of another region. Belongs to the sink from apply() until delivery_done(). */
 struct delivery {
     struct invalidation event;
-    uint32_t peer; /* index in config.bus.peers */
+    uint32_t peer; /* index in config.bus.peers; PEER_NONE: an invalidation of this region that its own pool has not got yet */
+    uint16_t home; /* the sink says which node it is for */
 
     struct mail mail; /* the sink's to use until delivery_done(), then the bus's */
+    struct mailbox *reply_to;
+    void (*on_done)(struct mail *mail, void *owner);
     struct bus_message *message;
     enum err err;
 };
 
-/* Where deliveries go; installed by app, so that the bus knows nothing of the cache. Called on the bus's thread. */
+#define PEER_NONE UINT32_MAX
+
+struct spool_entry;
+
+/* Where deliveries go; installed by app, so that the bus knows nothing of the cache. Called on the bus's threads. */
 struct bus_sink {
     void (*apply)(void *ctx, struct delivery *delivery);
     void *ctx;
@@ -46,7 +63,7 @@ struct bus_sink {
 struct bus;
 
 /* Starts the thread. No NATS server need be there: each connection is made when it can be, streams and consumers are then created or
- * checked. The configuration has a bus section. */
+ * checked. The configuration has a bus section. ERR_SPOOL: the spool can not be used; the log says why. */
 enum err bus_create(const struct config *config, struct log *log, struct metrics *metrics, struct bus_sink sink, struct bus **out);
 
 /* In two steps, because publications and deliveries cross threads: stop ends the thread (publications under way end with ERR_STOPPING,
@@ -55,6 +72,33 @@ void bus_stop(struct bus *bus);
 void bus_destroy(struct bus **bus);
 
 void bus_publish(struct bus *bus, struct publication *publication);
+
+/* --- with a spool only --- */
+
+bool bus_has_spool(const struct bus *bus);
+
+/* This region's own node could not be told: the invalidation is kept until it is, and until then bus_owes() its key; the other regions are told,
+ * too, if `is_published`. OK: it is on the disk. */
+void bus_owe(struct bus *bus, struct publication *publication, bool is_published);
+/* Whether the key's node may still have what was invalidated: what it says of the key must not be served. Any thread; cheap while nothing is owed. */
+bool bus_owes(struct bus *bus, struct span key);
+
+/* A write that will have to be published, if it is made. Reserving first means that a crash can only invalidate too much: a reservation that a
+ * start finds neither committed nor cancelled is published, and applied to this region's pool.
+ *
+ *   bus_reserve ──▶ on_done, OK: it is on the disk; the database is written now ──▶ bus_commit ──▶ on_done, as of bus_publish()
+ *                                                                                └▶ bus_cancel: nothing was written
+ *
+ * Without a spool, or with intent: false, bus_reserve() is done at once, bus_commit() is bus_publish() and bus_cancel() nothing. */
+bool bus_has_intent(const struct bus *bus);
+void bus_reserve(struct bus *bus, struct publication *publication); /* its version may be any, the event's other fields are set */
+void bus_commit(struct bus *bus, struct publication *publication);  /* its version is one from after the write */
+void bus_cancel(struct bus *bus, struct publication *publication);  /* the publication is the caller's again at once */
+
+/* For /readyz: false while the spool can not be written; `text` says what waits in it. */
+bool bus_is_spool_ready(struct bus *bus, char *text, size_t size);
+
+/* --- the other regions' invalidations --- */
 
 /* `err` OK: applied. The message is acknowledged once all its events are; with any other it is given back for later redelivery. */
 void delivery_done(struct delivery *delivery, enum err err);

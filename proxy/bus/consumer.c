@@ -2,6 +2,9 @@
 
 #include <inttypes.h>
 
+#include "common/clock.h"
+#include "proxy/bus/spool_record.h"
+
 #define ANSWER_WAIT_US 5000000ULL
 #define RETRY_MIN_MS 250
 #define RETRY_MAX_MS 15000
@@ -30,6 +33,7 @@ void consumer_init(struct consumer *c, const struct consumer_context *context, u
         .metrics = context->metrics,
         .mailbox = context->mailbox,
         .sink = context->sink,
+        .spool = context->spool,
         .own_region = context->config->region,
         .peer = peer,
         .index = index,
@@ -370,6 +374,11 @@ static void on_unsupported(struct consumer *c, const char *reply, const char *wh
     settle_later(c, reply, NAK_UNSUPPORTED_MS);
 }
 
+static void on_delivery_done(struct mail *mail, void *owner)
+{
+    consumer_on_done(container_of(mail, struct delivery, mail), clock_wall_ms());
+}
+
 static void deliver(struct consumer *c, const char *reply, const struct invalidation *events, uint32_t n)
 {
     struct bus_message *message = malloc(sizeof *message + n * sizeof message->deliveries[0]);
@@ -379,15 +388,20 @@ static void deliver(struct consumer *c, const char *reply, const struct invalida
         return;
     }
     message->consumer = c;
-    message->mailbox = c->mailbox;
-    message->remaining = n;
+    message->remaining = message->count = n;
     message->err = OK;
     snprintf(message->reply, sizeof message->reply, "%s", reply);
     list_push_back(&c->messages, &message->link);
     c->under_way += n;
     count(c, METRIC_BUS_RECEIVED, n);
     for (uint32_t i = 0; i < n; i++) {
-        message->deliveries[i] = (struct delivery){.event = events[i], .peer = c->index, .message = message};
+        message->deliveries[i] = (struct delivery){
+            .event = events[i],
+            .peer = c->index,
+            .reply_to = c->mailbox,
+            .on_done = on_delivery_done,
+            .message = message,
+        };
     }
     for (uint32_t i = 0; i < n; i++) { /* done at the earliest when the mailbox is drained, so the message stays */
         c->sink.apply(c->sink.ctx, &message->deliveries[i]);
@@ -438,6 +452,59 @@ void consumer_on_message(struct consumer *c, const struct incoming *message, uin
     free(events);
 }
 
+/* All its events are applied, or somebody's who will: or it is delivered again. */
+static void end_message(struct bus_message *message)
+{
+    struct consumer *c = message->consumer;
+    if (message->err == OK) {
+        settle(c, message->reply, "+ACK");
+    } else {
+        log_warn(c->log, "bus: an invalidation of region %s could not be applied: %s; it will be delivered again",
+                 c->peer->region, err_text(message->err));
+        settle_failed(c, message->reply);
+    }
+    list_remove(&message->link);
+    free(message);
+}
+
+/* An event on its way into the spool. */
+struct owing {
+    struct publication publication;
+    struct bus_message *message;
+};
+
+static void on_owed(struct publication *publication)
+{
+    struct owing *owing = container_of(publication, struct owing, publication);
+    struct bus_message *message = owing->message;
+    message->err = publication->err != OK ? publication->err : message->err;
+    free(owing);
+    if (--message->remaining == 0) {
+        end_message(message);
+    }
+}
+
+/* The spool takes over what could not be applied, and tries on. */
+static void owe(struct consumer *c, struct bus_message *message)
+{
+    message->err = OK;
+    for (uint32_t i = 0; i < message->count; i++) {
+        message->remaining += message->deliveries[i].err != OK;
+    }
+    for (uint32_t i = 0; i < message->count; i++) {
+        if (message->deliveries[i].err != OK) {
+            struct owing *owing = xcalloc(1, sizeof *owing);
+            owing->message = message;
+            owing->publication.reply_to = c->mailbox;
+            owing->publication.on_done = on_owed;
+            owing->publication.event = message->deliveries[i].event;
+            owing->publication.kind = SPOOL_OWED;
+            owing->publication.debts = DEBT_NODE;
+            c->spool->take(c->spool->ctx, &owing->publication); /* answers by the mailbox, so the message stays */
+        }
+    }
+}
+
 void consumer_on_done(struct delivery *delivery, uint64_t wall_ms)
 {
     struct bus_message *message = delivery->message;
@@ -454,15 +521,12 @@ void consumer_on_done(struct delivery *delivery, uint64_t wall_ms)
     if (--message->remaining > 0) {
         return;
     }
-    if (message->err == OK) {
-        settle(c, message->reply, "+ACK");
+    bool is_owed = message->err != OK && message->err != ERR_STOPPING && c->spool != NULL && jetstream_deliveries(message->reply) >= OWE_AFTER;
+    if (is_owed) {
+        owe(c, message);
     } else {
-        log_warn(c->log, "bus: an invalidation of region %s could not be applied: %s; it will be delivered again",
-                 c->peer->region, err_text(message->err));
-        settle_failed(c, message->reply);
+        end_message(message);
     }
-    list_remove(&message->link);
-    free(message);
 }
 
 const char *consumer_problem(const struct consumer *c)

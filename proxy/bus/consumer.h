@@ -9,6 +9,7 @@
  *    └──on_down── any
  *
  *   message ──▶ decode ──▶ one delivery for each event ──▶ sink … delivery_done ──▶ the last one: +ACK, or -NAK with a delay
+ *        │                                                              └── again and again not applied, with a spool: into it, then +ACK
  *        └── not understood: +TERM (it must not be in the way of others);  of a newer format: -NAK with a long delay
  *
  * The durable consumer has the own region's name, so the sidecars of this region share the work. Pulling is flow control by
@@ -24,9 +25,13 @@
 #include "proxy/bus/backoff.h"
 #include "proxy/bus/bus.h"
 #include "proxy/bus/jetstream.h"
+#include "proxy/bus/publisher.h"
 
 #define PULL_BATCH 256         /* messages of one request */
 #define PULL_BATCH_MAX 2048    /* … with a backlog; 4 relays × 2 of these stay below max_ack_pending */
+/* A message that was delivered so often (about 8 s) and still can not be applied goes to the spool: a node that stays away must not fill
+ * max_ack_pending, at which the stream delivers nothing more, not for other nodes either. */
+#define OWE_AFTER 6
 #define DELIVERIES_SOFT 32768  /* events being applied: from here on nothing more is asked for */
 #define DELIVERIES_HARD 262144 /* … and from here on what comes is left to be delivered again */
 
@@ -36,8 +41,8 @@ enum consumer_state { CONSUMER_DOWN, CONSUMER_CREATING, CONSUMER_WAITING, CONSUM
 struct bus_message {
     struct list link; /* in consumer->messages */
     struct consumer *consumer;
-    struct mailbox *mailbox; /* of the bus: delivery_done() goes there */
     uint32_t remaining;
+    uint32_t count;
     enum err err; /* of the first event that could not be applied */
     char reply[SUBJECT_MAX];
     struct delivery deliveries[];
@@ -49,6 +54,7 @@ struct consumer {
     struct metrics_shard *metrics;
     struct mailbox *mailbox;
     struct bus_sink sink;
+    const struct publisher_spool *spool; /* or NULL */
     const char *own_region;
     const struct config_peer *peer;
     uint32_t index; /* in config.bus.peers */
@@ -84,6 +90,7 @@ struct consumer_context {
     struct metrics_shard *metrics;
     struct mailbox *mailbox;
     struct bus_sink sink;
+    const struct publisher_spool *spool; /* or NULL */
     uint64_t seed; /* for jitter */
 };
 

@@ -125,6 +125,12 @@ void answer_clear(struct answer *answer)
     answer->root = NULL;
 }
 
+bool jetstream_was_stored(const struct answer *answer, const char *stream)
+{
+    const char *by = json_string_value(json_object_get(answer->root, "stream"));
+    return by != NULL && strcmp(by, stream) == 0 && json_is_integer(json_object_get(answer->root, "seq"));
+}
+
 /* $JS.ACK.<stream>.<consumer>.<deliveries>.<5 more>, or with <domain>.<account hash>. in front of <stream> (and perhaps more at
  * the end). */
 uint32_t jetstream_deliveries(const char *reply)

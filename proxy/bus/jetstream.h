@@ -49,6 +49,8 @@ char *jetstream_consumer_body(const char *stream, const char *region, uint32_t a
 /* Parses an answer (or a status in its place). The caller lets go of it with answer_clear(), whatever the result. */
 enum err jetstream_answer(const struct incoming *message, struct answer *out);
 void answer_clear(struct answer *answer);
+/* Whether a publication's answer says that `stream` has it. */
+bool jetstream_was_stored(const struct answer *answer, const char *stream);
 
 /* How often a message has been delivered, from the subject its acknowledgement goes to; 0 if that is no such subject. */
 uint32_t jetstream_deliveries(const char *reply);

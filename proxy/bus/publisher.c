@@ -45,24 +45,43 @@ void publication_finish(struct publication *publication, enum err err)
     mailbox_post(publication->reply_to, &publication->mail);
 }
 
+void publisher_message_id(uint64_t sender, uint64_t message, char out[static MSG_ID_SIZE])
+{
+    snprintf(out, MSG_ID_SIZE, "%016" PRIx64 "-%" PRIu64, sender, message);
+}
+
 static void count_failure(struct publisher *p, enum err err)
 {
     metrics_add(p->metrics, METRIC_BUS_PUBLISH_FAILED, 0, 1);
     metrics_add(p->metrics, METRIC_ERRORS, metric_index2(SOURCE_BUS, ERR_COUNT, err), 1);
 }
 
+/* What was not published: to the spool, or back. */
+static void give_up(struct publisher *p, struct publication *publication, enum err err)
+{
+    count_failure(p, err);
+    if (p->spool != NULL && err != ERR_INVALID) {
+        p->spool->take(p->spool->ctx, publication);
+    } else {
+        publication_finish(publication, err);
+    }
+}
+
 /* `publication` is on no queue any more. */
 static void finish(struct publisher *p, struct publication *publication, enum err err, uint64_t now_us)
 {
     p->pending--;
-    if (err == OK) {
-        metrics_add(p->metrics, METRIC_BUS_PUBLISHED, 0, 1);
-        uint64_t since_us = publication->submitted_us;
-        metrics_observe(p->metrics, METRIC_BUS_PUBLISH_SECONDS, 0, now_us > since_us ? now_us - since_us : 0);
-    } else {
-        count_failure(p, err);
+    if (err != OK) {
+        give_up(p, publication, err);
+        return;
     }
-    publication_finish(publication, err);
+    if (publication->reserved != NULL) {
+        p->spool->clear(p->spool->ctx, publication);
+    }
+    metrics_add(p->metrics, METRIC_BUS_PUBLISHED, 0, 1);
+    uint64_t since_us = publication->submitted_us;
+    metrics_observe(p->metrics, METRIC_BUS_PUBLISH_SECONDS, 0, now_us > since_us ? now_us - since_us : 0);
+    publication_finish(publication, OK);
 }
 
 static void finish_all(struct publisher *p, struct publication **head, enum err err, uint64_t now_us)
@@ -107,10 +126,10 @@ void publisher_submit(struct publisher *p, struct publication *publication)
                    : p->pending >= p->max_pending                ? ERR_OVERLOAD
                                                                  : OK;
     if (err != OK) {
-        count_failure(p, err);
-        publication_finish(publication, err);
+        give_up(p, publication, err);
         return;
     }
+    publication->sender = 0;
     publication->next = NULL;
     if (p->head == NULL) {
         p->head = publication;
@@ -137,9 +156,9 @@ void publisher_stop(struct publisher *p)
 static void send_batch(struct publisher *p, struct batch *b, uint64_t now_us)
 {
     char reply[SUBJECT_MAX];
-    char msg_id[48];
+    char msg_id[MSG_ID_SIZE];
     snprintf(reply, sizeof reply, "%s.p.%" PRIu64, p->transport->inbox, b->number);
-    snprintf(msg_id, sizeof msg_id, "%016" PRIx64 "-%" PRIu64, p->id, b->number);
+    publisher_message_id(p->id, b->number, msg_id);
     struct outgoing out = {.subject = p->subject, .reply = reply, .msg_id = msg_id, .data = span_of(b->data, b->len)};
     enum err err = p->transport->ops->send(p->transport, &out);
     b->due_us = now_us + (err == OK ? SILENCE_US : backoff_next_us(&b->backoff));
@@ -157,6 +176,11 @@ static void start_batch(struct publisher *p, struct batch *b, uint64_t number, u
         p->head = p->head->next;
     }
     b->tail->next = NULL;
+    for (struct publication *publication = b->head; publication != NULL; publication = publication->next) {
+        publication->sender = p->id;
+        publication->message = number;
+        publication->count = (uint16_t)count;
+    }
     backoff_init(&b->backoff, RETRY_MIN_MS, RETRY_MAX_MS, p->id ^ number);
     const char *region = p->stream + sizeof "INVAL_" - 1;
     enum err err = invalidation_encode(region, events, count, &b->data, &b->len);
@@ -187,8 +211,9 @@ uint64_t publisher_step(struct publisher *p, uint64_t now_us)
         if (b->number == 0) {
             continue;
         }
-        uint64_t late_us = finish_late(p, &b->head, now_us);
-        if (b->head == NULL) {
+        bool is_late = b->head->submitted_us + p->timeout_us <= now_us;
+        uint64_t late_us = p->spool != NULL ? b->head->submitted_us + p->timeout_us : finish_late(p, &b->head, now_us);
+        if (b->head == NULL || (is_late && p->spool != NULL)) {
             finish_batch(p, b, ERR_TIMEOUT, now_us);
         } else {
             if (p->is_up && b->due_us <= now_us) {
@@ -228,8 +253,7 @@ void publisher_on_down(struct publisher *p)
 
 static bool was_stored(struct publisher *p, const struct answer *answer)
 {
-    const char *stream = json_string_value(json_object_get(answer->root, "stream"));
-    if (stream != NULL && strcmp(stream, p->stream) == 0 && json_is_integer(json_object_get(answer->root, "seq"))) {
+    if (jetstream_was_stored(answer, p->stream)) {
         return true;
     }
     log_error(p->log,

@@ -3,7 +3,8 @@
  * Threads: the bus's thread. on_done runs where the publication's reply_to is drained.
  * Fails:   a publication ends with ERR_OVERLOAD (max_pending others wait), ERR_UNAVAILABLE (not connected), ERR_TIMEOUT
  *          (publish_timeout), ERR_BUS (refused by JetStream), ERR_INVALID or ERR_STOPPING. After ERR_TIMEOUT it may yet reach the
- *          stream: harmless, because an invalidation only ever makes an entry go away.
+ *          stream: harmless, because an invalidation only ever makes an entry go away. With a spool none but ERR_INVALID: what can
+ *          not be published is handed over to it, a message's publications together, so that they can be sent as the same message.
  *
  *   submit ──▶ waiting ──▶ batch: one message ──send──▶ INVAL_<region> ──acknowledged──▶ on_done
  *                            ▲    └── nobody answers, or silence: the same message again after a pause ──┐
@@ -23,6 +24,14 @@
 
 #define PUBLISH_WINDOW 8
 #define PUBLISH_EVENTS_MAX 512 /* in one message */
+#define MSG_ID_SIZE 48
+
+/* Where publications go that can not be published, and what is told of those that were; without a spool there is none. */
+struct publisher_spool {
+    void (*take)(void *ctx, struct publication *publication); /* its end is the taker's */
+    void (*clear)(void *ctx, struct publication *publication); /* its reservation is not needed any more */
+    void *ctx;
+};
 
 struct batch {
     uint64_t number; /* 0: free */
@@ -52,6 +61,7 @@ struct publisher {
     struct publication *tail;
     uint64_t next_number;
     struct batch batches[PUBLISH_WINDOW]; /* batch `number` is at number % PUBLISH_WINDOW */
+    const struct publisher_spool *spool; /* or NULL */
 };
 
 /* `id` is random. */
@@ -69,6 +79,9 @@ void publisher_on_down(struct publisher *publisher);
 void publisher_on_answer(struct publisher *publisher, uint64_t number, const struct incoming *message, uint64_t now_us);
 /* Sends and gives up what is due; returns when to call again (UINT64_MAX: not before something happens). */
 uint64_t publisher_step(struct publisher *publisher, uint64_t now_us);
+
+/* The Nats-Msg-Id of a sender's message. */
+void publisher_message_id(uint64_t sender, uint64_t message, char out[static MSG_ID_SIZE]);
 
 /* The result of a publication goes back to where it came from. For publications that never got to a publisher, too. */
 void publication_finish(struct publication *publication, enum err err);

@@ -1,5 +1,6 @@
 #include "proxy/cache/aside.h"
 
+#include "proxy/cache/owe.h"
 #include "proxy/cache/publish.h"
 
 static void on_reply(struct node_call *call, enum err err, const struct meta_reply *reply, struct chunk *chunk);
@@ -29,6 +30,46 @@ static bool gets_version(const struct request *request, enum meta_command comman
     }
 }
 
+/* The node did not do it. A delete is one all the same, if it can be kept until the node does. */
+static void failed(struct operation *op, enum err err)
+{
+    bool is_delete = op->request.op == OP_DELETE && !op->request.has_value; /* not of a value that was too large */
+    if (!is_delete) {
+        operation_fail_node(op, err);
+        return;
+    }
+    op->reply.status = REPLY_DELETED;
+    op->reply.size = 0;
+    owe_start(op, cache_version(op->cache), true, err);
+}
+
+/* What the node has was deleted, and it does not know yet. False: the command needs no look at it. */
+static bool answer_owed(struct operation *op)
+{
+    switch (op->request.op) {
+    case OP_GET:
+    case OP_GAT:
+        metrics_add(op->cache->metrics, METRIC_MISSES, op->namespace->index, 1);
+        operation_done(op, REPLY_MISS);
+        return true;
+    case OP_TOUCH:
+        operation_done(op, REPLY_NOT_FOUND);
+        return true;
+    case OP_DELETE:
+    case OP_DEBUG:
+        return false;
+    case OP_SET:
+        if (!(op->request.with & META_CAS)) {
+            return false;
+        }
+        break;
+    default:
+        break;
+    }
+    operation_fail(op, "node %s has not yet got an earlier delete of this key", op->cache->config->pool.nodes[op->home].address.text);
+    return true;
+}
+
 void aside_start(struct operation *op)
 {
     struct cache *cache = op->cache;
@@ -37,6 +78,9 @@ void aside_start(struct operation *op)
     if (unlikely(request->op == OP_DEBUG && memchr(request->key.data, '\n', request->key.len) != NULL)) {
         /* A node shows the key of an entry that N has made as it is: its line could be taken for several replies. */
         operation_tell(op, REPLY_ERROR, SPAN_LIT("CLIENT_ERROR me can not show a key with line ends"));
+        return;
+    }
+    if (unlikely(is_owed(cache, request->key)) && answer_owed(op)) {
         return;
     }
     struct meta_request meta;
@@ -63,7 +107,7 @@ void aside_start(struct operation *op)
     op->call.on_reply = on_reply;
     enum err err = node_submit(node, &meta, op->value, op->value_chunk, &op->call);
     if (unlikely(err != OK)) {
-        operation_fail_node(op, err);
+        failed(op, err);
     }
 }
 
@@ -120,7 +164,7 @@ static void on_reply(struct node_call *call, enum err err, const struct meta_rep
 {
     struct operation *op = container_of(call, struct operation, call);
     if (unlikely(err != OK)) {
-        operation_fail_node(op, err);
+        failed(op, err);
         return;
     }
     enum op what = op->request.op;

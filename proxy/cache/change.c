@@ -1,6 +1,7 @@
 #include "proxy/cache/change.h"
 
 #include "proxy/cache/invalidate.h"
+#include "proxy/cache/owe.h"
 #include "proxy/cache/publish.h"
 
 struct change {
@@ -14,20 +15,21 @@ static void on_invalidated(void *ctx, enum err err, enum invalidate_result resul
     uint64_t version = change->version;
     free(change);
     op->journey = NULL;
+    bool is_delete = op->request.op == OP_DELETE;
+    bool is_published = is_delete || op->namespace->config->on_set == ON_SET_INVALIDATE;
+    op->reply.size = op->request.value_len; /* ms's s: what was sent, as nothing is stored */
+    op->reply.status = is_delete ? REPLY_DELETED : REPLY_STORED;
     if (err != OK) {
-        operation_fail_node(op, err);
+        owe_start(op, version, is_published, err);
         return;
     }
-    op->reply.size = op->request.value_len; /* ms's s: what was sent, as nothing is stored */
     if (result != INVALIDATED) {
         op->reply.cas = 0;
         operation_done(op, result == INVALIDATE_EXISTS ? REPLY_EXISTS : REPLY_NOT_FOUND);
         return;
     }
-    bool is_delete = op->request.op == OP_DELETE;
     op->reply.cas = version;
-    op->reply.status = is_delete ? REPLY_DELETED : REPLY_STORED;
-    if (!is_delete && op->namespace->config->on_set == ON_SET_LOCAL) {
+    if (!is_published) {
         operation_done(op, op->reply.status);
         return;
     }

@@ -202,6 +202,7 @@ void invalidate_delivery(struct cache *cache, struct delivery *delivery)
     *remote = (struct remote){cache, delivery};
     cache->remote_pending++;
     struct invalidate *inv = create(cache, namespace, key, event->version, on_delivery_applied, remote);
+    delivery->home = (uint16_t)inv->home;
     inv->is_remote = true;
     if (namespace->config->read == READ_THROUGH) {
         look(inv);

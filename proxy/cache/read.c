@@ -4,6 +4,7 @@
 #include "proxy/cache/fill.h"
 #include "proxy/cache/freshness.h"
 #include "proxy/cache/loading.h"
+#include "proxy/cache/owe.h"
 #include "proxy/cache/refresh.h"
 
 /* What a client of the meta protocol may be told of a hit besides; its N, R, E and the like are ours here. */
@@ -286,6 +287,10 @@ static void on_reply(struct node_call *call, enum err err, const struct meta_rep
 static void ask(struct operation *op)
 {
     struct meta_request meta;
+    if (unlikely(is_owed(op->cache, op->request.key))) {
+        load_without_node(op);
+        return;
+    }
     meta.command = META_GET;
     meta.with = META_WANT_VALUE | META_WANT_FLAGS | META_WANT_CAS | META_VIVIFY | META_VERSION | (op->request.with & META_TOLD);
     meta.key = op->request.key;

@@ -18,7 +18,8 @@ FUZZ = os.path.join(ROOT, "build-fuzz")
 FUZZ_SECONDS = 60
 RACE_SECONDS = 600
 # What runs under ThreadSanitizer as well: everything that more than one thread touches.
-THREADED = ["common-log", "common-mailbox", "common-metrics", "common-credentials", "admin-http", "database-loader", "database-writer", "bus-bus_nats", "net-tls"]
+THREADED = ["common-log", "common-mailbox", "common-metrics", "common-credentials", "admin-http", "database-loader", "database-writer", "bus-bus_nats", "bus-bus_spool", "bus-spooler",
+            "net-tls"]
 
 ENVIRONMENT = {
     "ASAN_OPTIONS": "abort_on_error=0:detect_leaks=1:strict_string_checks=1",

@@ -1,5 +1,6 @@
 #include "proxy/bus/consumer.h"
 
+#include "proxy/bus/spool_record.h"
 #include "tests/unit/bus/fake_transport.h"
 #include "tests/unit/check_main.h"
 
@@ -136,6 +137,62 @@ START_TEST(acknowledges_when_all_is_applied)
     ck_assert_str_eq(fake_last(fake)->data, "+ACK");
     ck_assert_uint_eq(counted(METRIC_BUS_APPLIED), 2);
     ck_assert_uint_eq(consumer.under_way, 0);
+}
+END_TEST
+
+static struct publication *owed[4];
+static uint32_t owed_count;
+
+static void take_owed(void *ctx, struct publication *publication)
+{
+    owed[owed_count++] = publication;
+}
+
+static void kept(struct publication *publication, enum err err)
+{
+    publication->err = err;
+    publication->on_done(publication);
+}
+
+/* A message with three events, of which the second and third can not be applied; delivered so often. */
+static void fail_two(uint32_t times)
+{
+    char reply[100];
+    snprintf(reply, sizeof reply, "$JS.ACK.INVAL_east.to_west.%u.7.7.1795464000000000000.0", times);
+    delivered = owed_count = 0;
+    message("outrigger.inval.east.key", reply,
+            RAW("{\"key\":\"a\",\"version\":\"5\",\"timestamp\":1},{\"key\":\"b\",\"version\":\"6\",\"timestamp\":1},{\"key\":\"c\",\"version\":"
+                "\"7\",\"timestamp\":1}"),
+            T0);
+    done(deliveries[1], ERR_UNAVAILABLE, WALL);
+    done(deliveries[0], OK, WALL);
+    done(deliveries[2], ERR_TIMEOUT, WALL);
+}
+
+START_TEST(what_can_not_be_applied_goes_to_the_spool)
+{
+    static const struct publisher_spool spool = {.take = take_owed};
+    consumer.spool = &spool;
+    start(T0);
+    fail_two(OWE_AFTER - 1);
+    ck_assert_uint_eq(owed_count, 0);
+    ck_assert_int_eq(strncmp(fake_last(fake)->data, "-NAK", 4), 0);
+    uint32_t sent = fake->count;
+    fail_two(OWE_AFTER);
+    ck_assert_uint_eq(owed_count, 2);
+    ck_assert_uint_eq(owed[0]->event.version, 6);
+    ck_assert_uint_eq(owed[1]->event.version, 7);
+    ck_assert_uint_eq(owed[0]->kind, SPOOL_OWED);
+    ck_assert_uint_eq(owed[0]->debts, DEBT_NODE);
+    kept(owed[1], OK);
+    ck_assert_uint_eq(fake->count, sent); /* not before all of it is on the disk */
+    kept(owed[0], OK);
+    ck_assert_str_eq(fake_last(fake)->data, "+ACK");
+    fail_two(OWE_AFTER + 1);
+    kept(owed[0], ERR_SPOOL);
+    kept(owed[1], OK);
+    ck_assert_int_eq(strncmp(fake_last(fake)->data, "-NAK", 4), 0);
+    ck_assert(list_is_empty(&consumer.messages));
 }
 END_TEST
 
@@ -511,6 +568,7 @@ int main(void)
     tcase_add_test(tc, a_slow_sink_holds_back);
     tcase_add_test(tc, down_forgets_and_up_starts_over);
     tcase_add_test(tc, a_full_link_is_no_loss);
+    tcase_add_test(tc, what_can_not_be_applied_goes_to_the_spool);
     suite_add_tcase(suite, tc);
     return check_main(suite);
 }

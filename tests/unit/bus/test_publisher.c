@@ -350,6 +350,108 @@ START_TEST(stopping_ends_all)
 }
 END_TEST
 
+/* --- with a spool --- */
+
+static struct publication *taken[64];
+static uint32_t taken_count;
+static uint32_t cleared;
+
+static void take(void *ctx, struct publication *publication)
+{
+    taken[taken_count++] = publication;
+}
+
+static void clear(void *ctx, struct publication *publication)
+{
+    publication->reserved = NULL;
+    cleared++;
+}
+
+static const struct publisher_spool spool = {.take = take, .clear = clear};
+
+static void spool_setup(void)
+{
+    setup();
+    publisher.spool = &spool;
+    taken_count = cleared = 0;
+}
+
+static void spool_teardown(void)
+{
+    teardown();
+    for (uint32_t i = 0; i < taken_count; i++) {
+        free(taken[i]);
+    }
+}
+
+START_TEST(what_can_not_be_published_is_spooled)
+{
+    submit(2, T0); /* not connected */
+    ck_assert_uint_eq(taken_count, 2);
+    ck_assert_uint_eq(taken[0]->sender, 0);
+    publisher_on_up(&publisher, T0);
+    submit(1, T0);
+    publisher_step(&publisher, T0);
+    answer(fake_last(fake), fake_answer("{\"error\":{\"code\":400}}"), T0);
+    ck_assert_uint_eq(taken_count, 3);
+    struct publication *p = xcalloc(1, sizeof *p); /* an event that is none */
+    p->reply_to = &box;
+    p->on_done = on_done;
+    publisher_submit(&publisher, p);
+    drain();
+    ck_assert_uint_eq(done_with[ERR_INVALID], 1);
+    ck_assert_uint_eq(taken_count, 3);
+    ck_assert_uint_eq(done, 1);
+}
+END_TEST
+
+START_TEST(a_message_is_spooled_as_a_whole)
+{
+    publisher_on_up(&publisher, T0);
+    submit(1, T0);
+    submit(2, T0 + 500 * MS);
+    publisher_step(&publisher, T0 + 500 * MS);
+    publisher_step(&publisher, T0 + 3 * S); /* the first one's time is up */
+    ck_assert_uint_eq(taken_count, 3);
+    for (uint32_t i = 0; i < 3; i++) {
+        ck_assert_uint_eq(taken[i]->sender, 0xabc);
+        ck_assert_uint_eq(taken[i]->message, 1);
+        ck_assert_uint_eq(taken[i]->count, 3);
+        ck_assert(i == 0 || taken[i]->event.version == taken[i - 1]->event.version + 1);
+    }
+    ck_assert_uint_eq(publisher_step(&publisher, T0 + 10 * S), UINT64_MAX);
+    answer(&fake->sent[0], fake_answer(STORED), T0 + 10 * S); /* late */
+    ck_assert_uint_eq(done, 0);
+}
+END_TEST
+
+START_TEST(the_end_spools_what_is_under_way)
+{
+    publisher_on_up(&publisher, T0);
+    submit(1, T0);
+    publisher_step(&publisher, T0);
+    submit(1, T0);
+    publisher_stop(&publisher);
+    drain();
+    ck_assert_uint_eq(taken_count, 2);
+    ck_assert_uint_eq(done, 0);
+}
+END_TEST
+
+START_TEST(a_reservation_is_cleared_when_the_stream_has_it)
+{
+    static uint64_t reservation;
+    publisher_on_up(&publisher, T0);
+    submit(1, T0);
+    publisher.head->reserved = (struct spool_entry *)(void *)&reservation;
+    publisher_step(&publisher, T0);
+    ck_assert_uint_eq(cleared, 0);
+    answer(fake_last(fake), fake_answer(STORED), T0);
+    ck_assert_uint_eq(cleared, 1);
+    ck_assert_uint_eq(done_with[OK], 1);
+}
+END_TEST
+
 /* --- the keeper of the stream --- */
 
 static struct keeper keeper;
@@ -471,6 +573,13 @@ int main(void)
     tcase_add_test(tc, disconnected_and_back);
     tcase_add_test(tc, stopping_ends_all);
     suite_add_tcase(suite, tc);
+    TCase *spooled = tcase_create("spool");
+    tcase_add_checked_fixture(spooled, spool_setup, spool_teardown);
+    tcase_add_test(spooled, what_can_not_be_published_is_spooled);
+    tcase_add_test(spooled, a_message_is_spooled_as_a_whole);
+    tcase_add_test(spooled, the_end_spools_what_is_under_way);
+    tcase_add_test(spooled, a_reservation_is_cleared_when_the_stream_has_it);
+    suite_add_tcase(suite, spooled);
     TCase *stream = tcase_create("keeper");
     tcase_add_checked_fixture(stream, keeper_setup, teardown);
     tcase_add_test(stream, creates_the_stream);
