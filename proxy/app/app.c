@@ -9,6 +9,7 @@
 #include "common/credentials.h"
 #include "proxy/admin/http.h"
 #include "proxy/app/worker.h"
+#include "proxy/cache/rules.h"
 #include "proxy/net/tls.h"
 
 #define DRAIN_MS 5000
@@ -30,6 +31,7 @@ struct app {
     uint32_t worker_count;
     struct loader *loader;
     struct bus *bus;
+    struct rules *rules;
     struct admin *admin;
     _Atomic uint32_t connection_count;
     sigset_t signals;
@@ -68,16 +70,46 @@ static bool invalidation_bus_is_ready(void *ctx, char *text, size_t size)
     return bus_is_ready(((struct app *)ctx)->bus, text, size);
 }
 
+static bool all_rules_are_ready(void *ctx, char *text, size_t size)
+{
+    return rules_are_ready(((struct app *)ctx)->rules, text, size);
+}
+
+/* One key, one worker. */
+static struct worker *worker_of(struct app *app, struct span key)
+{
+    uint32_t hash = 2166136261U; /* FNV-1a */
+    for (size_t i = 0; i < key.len; i++) {
+        hash = (hash ^ (unsigned char)key.data[i]) * 16777619U;
+    }
+    return app->workers[hash % app->worker_count];
+}
+
+static void invalidate_key(void *ctx, struct errand *errand)
+{
+    errand_submit(worker_cache(worker_of(ctx, span_of(errand->key, errand->key_len))), errand);
+}
+
 /* --- what the bus delivers, on its thread --- */
 
 static void apply(void *ctx, struct delivery *delivery)
 {
     struct app *app = ctx;
-    uint32_t hash = 2166136261U; /* FNV-1a: one key, one worker */
-    for (size_t i = 0; i < delivery->event.key_len; i++) {
-        hash = (hash ^ (unsigned char)delivery->event.key[i]) * 16777619U;
+    if (delivery->event.is_pattern) {
+        rules_apply(app->rules, delivery);
+    } else {
+        worker_apply(worker_of(app, span_of(delivery->event.key, delivery->event.key_len)), delivery);
     }
-    worker_apply(app->workers[hash % app->worker_count], delivery);
+}
+
+static void on_rule(void *ctx, const struct rule_event *event)
+{
+    rules_on_rule(((struct app *)ctx)->rules, event);
+}
+
+static void on_rules(void *ctx, enum rules_watch what)
+{
+    rules_on_watch(((struct app *)ctx)->rules, what);
 }
 
 /* --- upward --- */
@@ -136,13 +168,23 @@ static void close_all(int *fds, uint32_t count)
     }
 }
 
-static enum err create_workers(struct app *app)
+static uint32_t clock_id(const struct config *config)
+{
+    uint32_t id = (uint32_t)config->sidecar_id;
+    if (config->sidecar_id < 0 && getrandom(&id, sizeof id, 0) != sizeof id) {
+        id = (uint32_t)clock_mono_us();
+    }
+    return id;
+}
+
+static enum err create_workers(struct app *app, uint32_t id)
 {
     const struct config *config = app->config;
     struct worker_context context = {
         .config = config,
         .namespaces = &app->namespaces,
         .ring = app->ring,
+        .rules = app->rules,
         .log = app->log,
         .metrics = metric_registry_metrics(app->registry),
         .tls = app->tls,
@@ -152,10 +194,6 @@ static enum err create_workers(struct app *app)
         .credentials = app->credentials,
         .fronts = app->fronts,
     };
-    uint32_t id = (uint32_t)config->sidecar_id;
-    if (config->sidecar_id < 0 && getrandom(&id, sizeof id, 0) != sizeof id) {
-        id = (uint32_t)clock_mono_us();
-    }
     enum err err = OK;
     uint32_t n = config->listen_count;
     app->workers = xcalloc(config->threads, sizeof(struct worker *));
@@ -175,6 +213,7 @@ static enum err create_workers(struct app *app)
             goto out;
         }
         app->worker_count++;
+        rules_add_worker(app->rules, worker_cache(app->workers[w]));
     }
 out:
     free(all);
@@ -227,7 +266,7 @@ static enum err start_admin(struct app *app)
     if (!config->has_admin) {
         return OK;
     }
-    struct admin_probe probes[3];
+    struct admin_probe probes[4];
     uint32_t count = 0;
     probes[count++] = (struct admin_probe){"pool", pool_is_ready, app};
     if (app->loader != NULL) {
@@ -235,6 +274,7 @@ static enum err start_admin(struct app *app)
     }
     if (app->bus != NULL) {
         probes[count++] = (struct admin_probe){"bus", invalidation_bus_is_ready, app};
+        probes[count++] = (struct admin_probe){"rules", all_rules_are_ready, app};
     }
     struct admin_options options = {
         .address = &config->admin,
@@ -242,6 +282,7 @@ static enum err start_admin(struct app *app)
         .metrics = metric_registry_metrics(app->registry),
         .probes = probes,
         .probe_count = count,
+        .invalidator = {.rules = app->rules, .submit_key = invalidate_key, .ctx = app, .is_refused = config->admin_public},
     };
     return admin_create(&options, app->log, &app->admin);
 }
@@ -280,8 +321,12 @@ static enum err start(struct app *app)
     app->baseline = metrics_baseline_create(metrics);
     app->fronts = xcalloc(config->threads, sizeof(struct front *));
     err = open_credentials(app);
+    uint32_t id = clock_id(config);
     if (err == OK) {
-        err = create_workers(app);
+        err = rules_create(config, app->log, metrics, id + config->threads, &app->rules);
+    }
+    if (err == OK) {
+        err = create_workers(app, id);
     }
     if (err != OK) {
         return err;
@@ -294,11 +339,17 @@ static enum err start(struct app *app)
         }
     }
     if (config->bus != NULL) {
-        err = bus_create(config, app->log, metrics, (struct bus_sink){apply, app}, &app->bus);
+        struct bus_sink sink = {.apply = apply, .ctx = app, .on_rule = on_rule, .on_rules = on_rules};
+        err = bus_create(config, app->log, metrics, sink, &app->bus);
         if (err != OK) {
             log_error(app->log, "can not start the bus: %s", err_text(err));
             return err;
         }
+    }
+    err = rules_start(app->rules, app->bus);
+    if (err != OK) {
+        log_error(app->log, "can not start the thread of the rules: %s", err_text(err));
+        return err;
     }
     for (uint32_t i = 0; i < app->worker_count; i++) {
         err = worker_start(app->workers[i], app->loader, app->bus);
@@ -339,6 +390,9 @@ static void stop(struct app *app)
     if (app->bus != NULL) {
         bus_stop(app->bus);
     }
+    if (app->rules != NULL) {
+        rules_stop(app->rules);
+    }
     loader_destroy(&app->loader);
     bool had_mail; /* a visit of stats_conns.c may be anywhere, and comes home before its home is destroyed */
     do {
@@ -354,6 +408,7 @@ static void stop(struct app *app)
     free(app->fronts);
     metrics_baseline_destroy(&app->baseline);
     credentials_close(&app->credentials);
+    rules_destroy(&app->rules);
     bus_destroy(&app->bus);
     tls_destroy(&app->tls);
     ketama_destroy(&app->ring);

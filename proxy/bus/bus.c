@@ -11,11 +11,12 @@
 #include "proxy/bus/keeper.h"
 #include "proxy/bus/nats.h"
 #include "proxy/bus/publisher.h"
+#include "proxy/bus/rulebook.h"
 
 /* The bus's thread and what hangs on it. It never waits for anything but its mailbox: whatever blocks is done by the
  * links' threads.
  *
- *   bus ─┬─ region 0, the own one: link ── publisher, keeper
+ *   bus ─┬─ region 0, the own one: link ── publisher, keeper, rulebook
  *        └─ region 1 + i: link ── consumer of config.bus.peers[i]
  */
 
@@ -53,6 +54,7 @@ struct bus {
     /* The bus thread's. */
     struct publisher publisher;
     struct keeper keeper;
+    struct rulebook rulebook;
 
     pthread_mutex_t status_lock;
     uint32_t region_count;
@@ -67,20 +69,40 @@ static void deliver_publication(struct mail *mail, void *owner)
     publisher_submit(&bus->publisher, container_of(mail, struct publication, mail));
 }
 
-/* After bus_stop() nobody drains the mailbox, so a publication must not get into it: either we see is_stopping, or bus_stop()
- * sees that we are posting and waits. */
-void bus_publish(struct bus *bus, struct publication *publication)
+static void deliver_record(struct mail *mail, void *owner)
 {
-    publication->submitted_us = clock_mono_us();
+    struct bus *bus = owner;
+    rulebook_submit(&bus->rulebook, container_of(mail, struct record, mail));
+}
+
+/* After bus_stop() nobody drains the mailbox, so nothing must get into it: either we see is_stopping, or bus_stop() sees that we are posting and
+ * waits. */
+static bool post(struct bus *bus, struct mail *mail)
+{
     atomic_fetch_add(&bus->posting, 1);
     bool is_stopping = atomic_load(&bus->is_stopping);
     if (!is_stopping) {
-        publication->mail.deliver = deliver_publication;
-        mailbox_post(&bus->mailbox, &publication->mail);
+        mailbox_post(&bus->mailbox, mail);
     }
     atomic_fetch_sub(&bus->posting, 1);
-    if (is_stopping) {
+    return !is_stopping;
+}
+
+void bus_publish(struct bus *bus, struct publication *publication)
+{
+    publication->submitted_us = clock_mono_us();
+    publication->mail.deliver = deliver_publication;
+    if (!post(bus, &publication->mail)) {
         publication_finish(publication, ERR_STOPPING);
+    }
+}
+
+void bus_record(struct bus *bus, struct record *record)
+{
+    record->submitted_us = clock_mono_us();
+    record->mail.deliver = deliver_record;
+    if (!post(bus, &record->mail)) {
+        record_finish(record, ERR_STOPPING);
     }
 }
 
@@ -142,6 +164,7 @@ static void on_up(void *ctx)
     if (is_own(r)) {
         publisher_on_up(&bus->publisher, now_us);
         keeper_on_up(&bus->keeper, now_us);
+        rulebook_on_up(&bus->rulebook, now_us);
     } else {
         consumer_on_up(&r->consumer, now_us);
     }
@@ -172,6 +195,7 @@ static void on_down(void *ctx, const char *reason)
     if (is_own(r)) {
         publisher_on_down(&bus->publisher);
         keeper_on_down(&bus->keeper);
+        rulebook_on_down(&bus->rulebook);
     } else {
         consumer_on_down(&r->consumer);
     }
@@ -213,10 +237,13 @@ static void on_no_stream(void *ctx)
 
 static void on_own_message(struct bus *bus, char kind, uint64_t number, const struct incoming *message, uint64_t now_us)
 {
-    if (kind == 'p') {
-        publisher_on_answer(&bus->publisher, number, message, now_us);
-    } else if (kind == 'k') {
-        keeper_on_answer(&bus->keeper, number, message, now_us);
+    switch (kind) {
+    case 'p': publisher_on_answer(&bus->publisher, number, message, now_us); break;
+    case 'k': keeper_on_answer(&bus->keeper, number, message, now_us); break;
+    case 'b': rulebook_on_answer(&bus->rulebook, number, message, now_us); break;
+    case 'q': rulebook_on_recorded(&bus->rulebook, number, message, now_us); break;
+    case 'w': rulebook_on_status(&bus->rulebook, number, message, now_us); break;
+    default: rulebook_on_message(&bus->rulebook, message, now_us); break; /* under its own subject */
     }
 }
 
@@ -275,6 +302,7 @@ static uint64_t step(struct bus *bus)
 {
     uint64_t now_us = clock_mono_us();
     uint64_t next_us = MIN(publisher_step(&bus->publisher, now_us), keeper_step(&bus->keeper, now_us));
+    next_us = MIN(next_us, rulebook_step(&bus->rulebook, now_us));
     for (uint32_t i = 0; i < bus->region_count; i++) {
         struct bus_region *r = &bus->regions[i];
         next_us = MIN(next_us, remind(r, now_us));
@@ -306,6 +334,7 @@ static void *bus_main(void *arg)
     }
     mailbox_drain(&bus->mailbox, bus); /* publications that came before is_stopping */
     publisher_stop(&bus->publisher);
+    rulebook_stop(&bus->rulebook);
     return NULL;
 }
 
@@ -361,6 +390,7 @@ static enum err region_start(struct bus *bus, uint32_t index)
         bus->publisher.on_no_stream = on_no_stream;
         bus->publisher.ctx = bus;
         keeper_init(&bus->keeper, bus->config, transport, bus->log, random);
+        rulebook_init(&bus->rulebook, bus->config, transport, bus->log, bus->metrics, bus->sink, random);
         return OK;
     }
     struct consumer_context context = {

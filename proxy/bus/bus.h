@@ -37,10 +37,38 @@ struct delivery {
     enum err err;
 };
 
+/* An entry of this region's record of rules: its bucket RULES_<region>, which every sidecar of the region watches. */
+struct record {
+    struct mailbox *reply_to;
+    void (*on_done)(struct record *record); /* on the thread that drains `reply_to` */
+    struct invalidation event;              /* is_pattern */
+    char region[REGION_MAX];                /* where it comes from */
+    bool is_removal;
+    enum err err; /* the result: OK once the bucket has it, or has it no more */
+
+    struct mail mail; /* the bus's */
+    struct record *next;
+    uint64_t number;
+    uint64_t submitted_us;
+    uint64_t due_us;
+};
+
+/* What the watch of that bucket tells: LISTING begins to tell all that is there, KNOWN ends it, LOST: what happens is not seen any more. */
+enum rules_watch { RULES_LISTING, RULES_KNOWN, RULES_LOST };
+
+struct rule_event {
+    uint64_t hash; /* of its pattern, rulebook_hash() */
+    bool is_removed;
+    struct invalidation event; /* is_removed: its version only */
+    char region[REGION_MAX];
+};
+
 /* Where deliveries go; installed by app, so that the bus knows nothing of the cache. Called on the bus's thread. */
 struct bus_sink {
     void (*apply)(void *ctx, struct delivery *delivery);
     void *ctx;
+    void (*on_rule)(void *ctx, const struct rule_event *rule);
+    void (*on_rules)(void *ctx, enum rules_watch what); /* with on_rule; or both NULL: the rules are not watched */
 };
 
 struct bus;
@@ -55,6 +83,9 @@ void bus_stop(struct bus *bus);
 void bus_destroy(struct bus **bus);
 
 void bus_publish(struct bus *bus, struct publication *publication);
+
+/* Puts a rule into the region's record, or takes it out; lent as a publication is. ERR_UNAVAILABLE, ERR_TIMEOUT, ERR_BUS, ERR_OVERLOAD. */
+void bus_record(struct bus *bus, struct record *record);
 
 /* `err` OK: applied. The message is acknowledged once all its events are; with any other it is given back for later redelivery. */
 void delivery_done(struct delivery *delivery, enum err err);

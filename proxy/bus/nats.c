@@ -207,6 +207,7 @@ static void on_message(natsConnection *connection, natsSubscription *subscriptio
     const char *status = header(msg, "Status");
     const char *description = header(msg, "Description");
     const char *pending = header(msg, "Nats-Pending-Messages");
+    const char *last_consumer = header(msg, "Nats-Last-Consumer");
     size_t data_len = (size_t)natsMsg_GetDataLength(msg);
     size_t bytes = strlen(subject) + strlen(reply) + strlen(description) + data_len + 4;
     struct event *event = NULL;
@@ -226,6 +227,7 @@ static void on_message(natsConnection *connection, natsSubscription *subscriptio
     event->message.status = parse_status(status);
     event->message.has_pending = pending[0] != '\0';
     event->message.pending_messages = (uint32_t)MIN(strtoul(pending, NULL, 10), (unsigned long)UINT32_MAX);
+    event->message.last_consumer = strtoull(last_consumer, NULL, 10);
     event->message.data = span_of(copy_to(&at, data_len > 0 ? natsMsg_GetData(msg) : "", data_len), data_len);
     natsMsg_Destroy(msg);
     event_post(event);
@@ -239,6 +241,7 @@ struct letter {
     const char *subject;
     const char *reply;  /* or NULL */
     const char *msg_id; /* or NULL */
+    const char *kv_operation; /* or NULL */
     struct span data;
     char bytes[];
 };
@@ -254,6 +257,9 @@ static natsStatus write_message(struct link *link, const struct letter *letter)
     natsStatus s = natsMsg_Create(&msg, letter->subject, letter->reply, letter->data.data, (int)letter->data.len);
     if (s == NATS_OK && letter->msg_id != NULL) {
         s = natsMsgHeader_Set(msg, "Nats-Msg-Id", letter->msg_id);
+    }
+    if (s == NATS_OK && letter->kv_operation != NULL) {
+        s = natsMsgHeader_Set(msg, "KV-Operation", letter->kv_operation);
     }
     if (s == NATS_OK) {
         s = natsConnection_PublishMsg(link->connection, msg);
@@ -282,9 +288,10 @@ static enum err link_send(struct transport *transport, const struct outgoing *me
     if (atomic_load_explicit(&link->is_stopping, memory_order_relaxed)) {
         return ERR_UNAVAILABLE;
     }
-    size_t bytes = strlen(message->subject) + message->data.len + 4;
+    size_t bytes = strlen(message->subject) + message->data.len + 5;
     bytes += message->reply != NULL ? strlen(message->reply) : 0;
     bytes += message->msg_id != NULL ? strlen(message->msg_id) : 0;
+    bytes += message->kv_operation != NULL ? strlen(message->kv_operation) : 0;
     size_t size = sizeof(struct letter) + bytes;
     if (atomic_load_explicit(&link->out_bytes, memory_order_relaxed) + size > LINK_OUT_MAX) {
         return ERR_OVERLOAD;
@@ -298,6 +305,8 @@ static enum err link_send(struct transport *transport, const struct outgoing *me
     letter->subject = copy_to(&at, message->subject, strlen(message->subject));
     letter->reply = message->reply != NULL ? copy_to(&at, message->reply, strlen(message->reply)) : NULL;
     letter->msg_id = message->msg_id != NULL ? copy_to(&at, message->msg_id, strlen(message->msg_id)) : NULL;
+    letter->kv_operation =
+        message->kv_operation != NULL ? copy_to(&at, message->kv_operation, strlen(message->kv_operation)) : NULL;
     letter->data = span_of(copy_to(&at, message->data.data, message->data.len), message->data.len);
     atomic_fetch_add_explicit(&link->out_bytes, size, memory_order_relaxed);
     mailbox_post(&link->mailbox, &letter->mail);

@@ -29,6 +29,7 @@ struct outgoing {
     const char *subject;
     const char *reply;  /* or NULL */
     const char *msg_id; /* Nats-Msg-Id, or NULL */
+    const char *kv_operation; /* KV-Operation, or NULL */
     struct span data;
 };
 
@@ -39,6 +40,7 @@ struct incoming {
     const char *description;   /* of the status, or "" */
     uint32_t pending_messages; /* Nats-Pending-Messages of a status that ends a pull request */
     bool has_pending;
+    uint64_t last_consumer; /* Nats-Last-Consumer of a heartbeat: the number of the last message; 0 if it does not say */
     struct span data;
 };
 

@@ -23,6 +23,8 @@ void cache_init(struct cache *cache, const struct config *config, const struct n
     cache->metrics = metrics;
     cache->loader = NULL;
     cache->bus = NULL;
+    cache->rulebook = NULL;
+    cache->rules = NULL;
     cache->random = clock_mono_us() ^ (uint64_t)(uintptr_t)cache;
     cache->free = NULL;
     cache->free_count = 0;
@@ -99,6 +101,7 @@ struct operation *operation_get(struct cache *cache, const struct request *reque
     list_init(&op->link);
     op->is_done = false;
     op->is_kept = false;
+    op->is_uncovered = false;
     op->is_exclusive = false;
     op->value = (struct span){NULL, 0};
     op->value_chunk = NULL;

@@ -78,7 +78,8 @@ static uint32_t skew_ms(const struct cache *cache)
 
 static void on_looked(struct invalidate *inv, const struct meta_reply *reply)
 {
-    bool has_value = !reply->won && !reply->wait && !reply->stale;
+    uint64_t rule = cache_rule(inv->cache, span_of(inv->key, inv->key_len));
+    bool has_value = !reply->won && !reply->wait && !reply->stale && !freshness_is_hidden(reply->cas, rule);
     if (inv->expected != 0) {
         if (reply->won) { /* our look took the lease of a tombstone: it must be winnable again */
             lease_give_back(inv->cache, inv->namespace, span_of(inv->key, inv->key_len), inv->home, reply->cas, true);
