@@ -242,7 +242,6 @@ static void on_own_message(struct bus *bus, char kind, uint64_t number, const st
     case 'k': keeper_on_answer(&bus->keeper, number, message, now_us); break;
     case 'b': rulebook_on_answer(&bus->rulebook, number, message, now_us); break;
     case 'q': rulebook_on_recorded(&bus->rulebook, number, message, now_us); break;
-    case 'w': rulebook_on_status(&bus->rulebook, number, message, now_us); break;
     default: rulebook_on_message(&bus->rulebook, message, now_us); break; /* under its own subject */
     }
 }

@@ -228,17 +228,15 @@ static void drop_watch(struct rulebook *b)
 
 static void start_watch(struct rulebook *b, uint64_t now_us)
 {
-    char deliver[SUBJECT_MAX];
     drop_watch(b);
     b->watch_id++;
     snprintf(b->watch, sizeof b->watch, "watch_%016" PRIx64, b->watch_id);
-    snprintf(deliver, sizeof deliver, "%s.w.%" PRIu64, b->transport->inbox, b->watch_id);
     b->seen = 0;
     b->target = UINT64_MAX;
     b->heard_us = now_us;
     b->is_known = false;
     b->sink.on_rules(b->sink.ctx, RULES_LISTING);
-    char *body = jetstream_watch_body(b->stream, b->watch, deliver, HEARTBEAT_US);
+    char *body = jetstream_watch_body(b->stream, b->watch, b->transport->watch, HEARTBEAT_US);
     ask(b, RULEBOOK_ASKING, "CONSUMER.CREATE", b->watch, body, now_us);
     free(body);
 }
@@ -285,9 +283,9 @@ void rulebook_on_answer(struct rulebook *b, uint64_t request, const struct incom
     answer_clear(&answer);
 }
 
-void rulebook_on_status(struct rulebook *b, uint64_t watch, const struct incoming *message, uint64_t now_us)
+static void on_status(struct rulebook *b, const struct incoming *message, uint64_t now_us)
 {
-    if (watch != b->watch_id || b->state != RULEBOOK_WATCHING) {
+    if (b->state != RULEBOOK_WATCHING) {
         return;
     }
     b->heard_us = now_us;
@@ -338,6 +336,10 @@ bad:
 void rulebook_on_message(struct rulebook *b, const struct incoming *message, uint64_t now_us)
 {
     struct delivered delivered;
+    if (message->status != STATUS_NONE) {
+        on_status(b, message, now_us);
+        return;
+    }
     bool is_ours = jetstream_delivered(message->reply, &delivered) && strcmp(delivered.consumer, b->watch) == 0;
     if (!is_ours || (b->state != RULEBOOK_ASKING && b->state != RULEBOOK_WATCHING)) {
         return;

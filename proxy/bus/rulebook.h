@@ -62,8 +62,7 @@ void rulebook_on_down(struct rulebook *rulebook);
 /* An answer to "<inbox>.b.<request>", of the API; to "<inbox>.q.<number>", of a record. */
 void rulebook_on_answer(struct rulebook *rulebook, uint64_t request, const struct incoming *message, uint64_t now_us);
 void rulebook_on_recorded(struct rulebook *rulebook, uint64_t number, const struct incoming *message, uint64_t now_us);
-/* A status sent to "<inbox>.w.<watch>", and a message of the bucket. */
-void rulebook_on_status(struct rulebook *rulebook, uint64_t watch, const struct incoming *message, uint64_t now_us);
+/* A status of the watch, or a message of the bucket. */
 void rulebook_on_message(struct rulebook *rulebook, const struct incoming *message, uint64_t now_us);
 /* Does what is due; returns when to call again. */
 uint64_t rulebook_step(struct rulebook *rulebook, uint64_t now_us);

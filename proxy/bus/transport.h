@@ -47,6 +47,7 @@ struct incoming {
 struct transport {
     const struct transport_ops *ops;
     const char *inbox; /* everything that is sent to "<inbox>.…" comes back as incoming; alive as long as the transport */
+    const char *watch; /* what is sent to exactly this, too */
 };
 
 struct transport_ops {

@@ -3,12 +3,14 @@
 #include <inttypes.h>
 #include <poll.h>
 #include <pthread.h>
+#include <time.h>
 
 #include "common/guard.h"
 #include "proxy/cache/freshness.h"
 #include "proxy/cache/rule_table.h"
 
 #define LOST_US 10000000ULL /* the watch may be away for so long before /readyz says so */
+#define PUSH_SLACK_MS 20    /* what a rule may lie ahead of the clock that is moved past it, the skew apart */
 
 /* A worker and the index it has, or that is on its way to it. */
 struct reader {
@@ -36,6 +38,8 @@ struct rules {
     pthread_mutex_t table_lock; /* the thread writes, admin reads */
     struct rule_table table;
     struct version_clock clock;
+    uint64_t newest;    /* of the rules that were sent to the workers: their clocks have moved past it */
+    uint64_t newest_us; /* when that was */
     uint64_t change;  /* counts changes of the table */
     uint64_t listing; /* counts listings */
     bool is_listed;   /* the record of the region is known */
@@ -153,8 +157,11 @@ static void deliver_index(struct mail *mail, void *owner)
 {
     struct reader *reader = container_of(mail, struct reader, mail);
     struct cache *cache = reader->cache;
+    struct version_clock pushed = cache->clock;
     cache->rules = reader->index;
-    version_observe(&cache->clock, reader->newest, guard_wall_ms(cache->config));
+    pushed.max_skew_ms += PUSH_SLACK_MS;
+    version_observe(&pushed, reader->newest, guard_wall_ms(cache->config));
+    cache->clock.last = pushed.last;
     mail->deliver = deliver_confirmation;
     mailbox_post(&reader->rules->mailbox, mail);
 }
@@ -176,6 +183,10 @@ static void send_index(struct rules *rules)
     rules->sent_is_listed = rules->is_listed;
     rules->is_sending = true;
     rules->unsent = rules->reader_count;
+    if (index != NULL && glob_index_newest(index) > rules->newest) {
+        rules->newest = glob_index_newest(index);
+        rules->newest_us = clock_mono_us();
+    }
     metrics_set(rules->metrics, METRIC_RULES, 0, rules->table.count);
     for (uint32_t i = 0; i < rules->reader_count; i++) {
         struct reader *reader = &rules->readers[i];
@@ -223,6 +234,30 @@ static void record_in_background(struct rules *rules, const struct invalidation 
     record->is_removal = is_removal;
     snprintf(record->region, sizeof record->region, "%s", region);
     bus_record(rules->bus, record);
+}
+
+/* --- versions --- */
+
+#define TICKS_PER_MS (1U << VERSION_SEQUENCE_BITS)
+
+/* A rule must be newer than all that was stored before it. Clocks were moved past the rules before it, by up to the skew, and gave out versions
+ * from there on; more of them than there are ticks in the time that has passed since is more than any worker can. */
+static uint64_t version_above(const struct rules *rules, uint64_t version)
+{
+    uint64_t ticks = (clock_mono_us() - rules->newest_us) * TICKS_PER_MS / 1000 + 16;
+    uint64_t limit = version_shift(guard_wall_ms(rules->config) << VERSION_MS_SHIFT, (int64_t)rules->config->max_clock_skew_ms + PUSH_SLACK_MS);
+    return MAX(version, MIN(rules->newest + (ticks << VERSION_ID_BITS), limit));
+}
+
+/* The clock of rules ticks in microseconds, for the same reason. */
+static uint64_t version_now(struct rules *rules)
+{
+    uint64_t wall_ms = guard_wall_ms(rules->config);
+    struct timespec now;
+    clock_gettime(CLOCK_REALTIME, &now);
+    uint64_t tick = wall_ms * TICKS_PER_MS + (uint64_t)(now.tv_nsec / 1000 % 1000) * TICKS_PER_MS / 1000;
+    rules->clock.last = MAX(rules->clock.last, tick);
+    return version_above(rules, freshness_rule(version_next(&rules->clock, wall_ms), rules->config->max_clock_skew_ms));
 }
 
 /* --- RECORD --- */
@@ -279,8 +314,7 @@ static void deliver_request(struct mail *mail, void *owner)
         finish(request, ERR_OVERLOAD, why);
         return;
     }
-    uint64_t wall_ms = guard_wall_ms(rules->config);
-    request->version = freshness_rule(version_next(&rules->clock, wall_ms), rules->config->max_clock_skew_ms);
+    request->version = version_now(rules);
     request->record = (struct record){
         .event = {.version = request->version, .timestamp_ms = clock_wall_ms(), .key_len = request->pattern_len, .is_pattern = true}};
     memcpy(request->record.event.key, pattern.data, pattern.len);
@@ -310,13 +344,12 @@ static void deliver_delivery(struct mail *mail, void *owner)
     struct invalidation event = request->delivery->event;
     const struct config_peer *peer = &rules->config->bus->peers[request->delivery->peer];
     struct rule *rule = rule_table_find(&rules->table, span_of(event.key, event.key_len));
-    version_observe(&rules->clock, event.version, guard_wall_ms(rules->config));
     if (rule != NULL && rule->event.version >= event.version) { /* delivered again, or late: what it says holds already */
         request->record.event = event;
         request->change = rules->change;
-        list_push_back(&rules->waiting, &request->link);
-        if (!rules->is_sending) {
-            list_remove(&request->link);
+        if (rules->is_sending) {
+            list_push_back(&rules->waiting, &request->link);
+        } else {
             finish(request, OK, "");
         }
         return;
@@ -325,6 +358,7 @@ static void deliver_delivery(struct mail *mail, void *owner)
         event.key[0] = '*';
         event.key_len = 1;
     }
+    event.version = version_above(rules, event.version);
     request->record = (struct record){.event = event};
     snprintf(request->record.region, sizeof request->record.region, "%s", peer->region);
     record(rules, request);
@@ -362,7 +396,6 @@ static void deliver_rule(struct mail *mail, void *owner)
         }
     } else {
         struct rule *rule = rule_table_find(&rules->table, span_of(event->event.key, event->event.key_len));
-        version_observe(&rules->clock, event->event.version, guard_wall_ms(rules->config));
         if (rule == NULL || rule->event.version < event->event.version) {
             rule = put(rules, &event->event, event->region);
         }
