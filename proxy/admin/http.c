@@ -13,7 +13,8 @@
 #define MAX_CONNECTIONS 64U
 #define TIMEOUT_S 10U
 #define CONNECTION_MEMORY 32768 /* request line and headers must fit, and a read buffer beside them */
-#define BODY_MAX (1U << 20)
+#define BODY_MAX 65536
+#define JOB_BODY_MAX (1U << 20) /* of POST /invalidate */
 #define INVALIDATE_PREFIX "/cache/"
 
 struct admin {
@@ -91,10 +92,10 @@ static enum MHD_Result answer(struct admin *admin, struct MHD_Connection *connec
     return send_response(connection, &response, body, len);
 }
 
-static bool is_body_announced_too_large(struct MHD_Connection *connection)
+static bool is_body_announced_too_large(struct MHD_Connection *connection, size_t max)
 {
     const char *text = MHD_lookup_connection_value(connection, MHD_HEADER_KIND, MHD_HTTP_HEADER_CONTENT_LENGTH);
-    return text != NULL && strtoull(text, NULL, 10) > BODY_MAX;
+    return text != NULL && strtoull(text, NULL, 10) > max;
 }
 
 static enum MHD_Result refuse(struct admin *admin, struct MHD_Connection *connection, unsigned status, const char *code, const char *message)
@@ -159,7 +160,7 @@ static enum MHD_Result invalidate(struct admin *admin, struct MHD_Connection *co
 {
     const struct invalidator *invalidator = &admin->invalidator;
     char why[RULES_TEXT] = "";
-    if (invalidator->rules == NULL || invalidator->is_refused) {
+    if (invalidator->is_refused) {
         return refuse(admin, connection, MHD_HTTP_FORBIDDEN, "forbidden", "not where other hosts can ask for it (admin.public)");
     }
     enum err err;
@@ -186,7 +187,7 @@ static enum MHD_Result invalidate(struct admin *admin, struct MHD_Connection *co
 
 static bool keep_body(struct exchange *exchange, const char *data, size_t len)
 {
-    if (exchange->body_len + len > BODY_MAX) {
+    if (exchange->body_len + len > (exchange->keeps_body ? JOB_BODY_MAX : BODY_MAX)) {
         return false;
     }
     if (exchange->keeps_body) {
@@ -210,9 +211,9 @@ static enum MHD_Result on_request(void *ctx, struct MHD_Connection *connection, 
     if (exchange == NULL) {
         exchange = xcalloc(1, sizeof *exchange);
         exchange->admin = admin;
-        exchange->keeps_body = is_post(method, url);
+        exchange->keeps_body = admin->invalidator.rules != NULL && is_post(method, url);
         *request_ctx = exchange;
-        if (is_body_announced_too_large(connection)) {
+        if (is_body_announced_too_large(connection, exchange->keeps_body ? JOB_BODY_MAX : BODY_MAX)) {
             return refuse(admin, connection, MHD_HTTP_CONTENT_TOO_LARGE, "too_large", "the body is too large");
         }
         return MHD_YES;
@@ -225,7 +226,7 @@ static enum MHD_Result on_request(void *ctx, struct MHD_Connection *connection, 
     if (exchange->job != NULL) { /* resumed */
         return answer(admin, connection, &(struct subject){.job = exchange->job});
     }
-    if (is_invalidation(method, url)) {
+    if (admin->invalidator.rules != NULL && is_invalidation(method, url)) {
         return invalidate(admin, connection, exchange, method, url);
     }
     struct http_request request = {.method = method, .path = url};

@@ -9,7 +9,7 @@
 #include "common/credentials.h"
 #include "proxy/admin/http.h"
 #include "proxy/app/worker.h"
-#include "proxy/cache/rules.h"
+#include "proxy/cache/sweep.h"
 #include "proxy/net/tls.h"
 
 #define DRAIN_MS 5000
@@ -32,6 +32,7 @@ struct app {
     struct loader *loader;
     struct bus *bus;
     struct rules *rules;
+    struct sweep *sweep;
     struct admin *admin;
     _Atomic uint32_t connection_count;
     sigset_t signals;
@@ -358,6 +359,11 @@ static enum err start(struct app *app)
             return err;
         }
     }
+    err = sweep_create(config, app->log, metrics, app->rules, &app->sweep);
+    if (err != OK) {
+        log_error(app->log, "can not start the thread that sweeps: %s", err_text(err));
+        return err;
+    }
     return start_admin(app);
 }
 
@@ -384,6 +390,7 @@ static void drain(struct app *app)
 static void stop(struct app *app)
 {
     admin_destroy(&app->admin);
+    sweep_stop(&app->sweep);
     for (uint32_t i = 0; i < app->worker_count; i++) {
         worker_stop(app->workers[i]);
     }

@@ -97,6 +97,11 @@ void bus_publish(struct bus *bus, struct publication *publication)
     }
 }
 
+bool bus_is_sweeper(struct bus *bus)
+{
+    return clock_mono_us() < atomic_load(&bus->rulebook.sweeper_until_us);
+}
+
 void bus_record(struct bus *bus, struct record *record)
 {
     record->submitted_us = clock_mono_us();
@@ -241,6 +246,7 @@ static void on_own_message(struct bus *bus, char kind, uint64_t number, const st
     case 'p': publisher_on_answer(&bus->publisher, number, message, now_us); break;
     case 'k': keeper_on_answer(&bus->keeper, number, message, now_us); break;
     case 'b': rulebook_on_answer(&bus->rulebook, number, message, now_us); break;
+    case 's': rulebook_on_elected(&bus->rulebook, number, message, now_us); break;
     case 'q': rulebook_on_recorded(&bus->rulebook, number, message, now_us); break;
     default: rulebook_on_message(&bus->rulebook, message, now_us); break; /* under its own subject */
     }

@@ -87,6 +87,9 @@ void bus_publish(struct bus *bus, struct publication *publication);
 /* Puts a rule into the region's record, or takes it out; lent as a publication is. ERR_UNAVAILABLE, ERR_TIMEOUT, ERR_BUS, ERR_OVERLOAD. */
 void bus_record(struct bus *bus, struct record *record);
 
+/* Whether this sidecar is the one of its region that sweeps, for some seconds more. Any thread. Two may be for a moment, which harms nothing. */
+bool bus_is_sweeper(struct bus *bus);
+
 /* `err` OK: applied. The message is acknowledged once all its events are; with any other it is given back for later redelivery. */
 void delivery_done(struct delivery *delivery, enum err err);
 

@@ -198,6 +198,7 @@ bool jetstream_delivered(const char *reply, struct delivered *out)
     size_t len = MIN(strcspn(tokens[1], "."), sizeof out->consumer - 1);
     memcpy(out->consumer, tokens[1], len);
     out->consumer[len] = '\0';
+    out->stream_seq = strtoull(tokens[3], NULL, 10);
     out->consumer_seq = strtoull(tokens[4], NULL, 10);
     out->pending = strtoull(tokens[6], NULL, 10);
     return true;

@@ -60,6 +60,7 @@ char *jetstream_watch_body(const char *stream, const char *name, const char *del
 /* What the subject that acknowledgements go to says of a message that was delivered. */
 struct delivered {
     char consumer[NAME_MAX_LEN];
+    uint64_t stream_seq;
     uint64_t consumer_seq;
     uint64_t pending;
 };

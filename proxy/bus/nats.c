@@ -244,6 +244,8 @@ struct letter {
     const char *reply;  /* or NULL */
     const char *msg_id; /* or NULL */
     const char *kv_operation; /* or NULL */
+    bool has_expected;
+    uint64_t expected_seq;
     struct span data;
     char bytes[];
 };
@@ -262,6 +264,11 @@ static natsStatus write_message(struct link *link, const struct letter *letter)
     }
     if (s == NATS_OK && letter->kv_operation != NULL) {
         s = natsMsgHeader_Set(msg, "KV-Operation", letter->kv_operation);
+    }
+    if (s == NATS_OK && letter->has_expected) {
+        char expected[24];
+        snprintf(expected, sizeof expected, "%" PRIu64, letter->expected_seq);
+        s = natsMsgHeader_Set(msg, "Nats-Expected-Last-Subject-Sequence", expected);
     }
     if (s == NATS_OK) {
         s = natsConnection_PublishMsg(link->connection, msg);
@@ -307,6 +314,8 @@ static enum err link_send(struct transport *transport, const struct outgoing *me
     letter->subject = copy_to(&at, message->subject, strlen(message->subject));
     letter->reply = message->reply != NULL ? copy_to(&at, message->reply, strlen(message->reply)) : NULL;
     letter->msg_id = message->msg_id != NULL ? copy_to(&at, message->msg_id, strlen(message->msg_id)) : NULL;
+    letter->has_expected = message->has_expected;
+    letter->expected_seq = message->expected_seq;
     letter->kv_operation =
         message->kv_operation != NULL ? copy_to(&at, message->kv_operation, strlen(message->kv_operation)) : NULL;
     letter->data = span_of(copy_to(&at, message->data.data, message->data.len), message->data.len);

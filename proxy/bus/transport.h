@@ -30,6 +30,8 @@ struct outgoing {
     const char *reply;  /* or NULL */
     const char *msg_id; /* Nats-Msg-Id, or NULL */
     const char *kv_operation; /* KV-Operation, or NULL */
+    bool has_expected;
+    uint64_t expected_seq; /* Nats-Expected-Last-Subject-Sequence */
     struct span data;
 };
 

@@ -59,6 +59,7 @@ enum err rule_table_put(struct rule_table *t, const struct invalidation *event, 
     *out = r;
     if (event->version > r->event.version) {
         r->event = *event;
+        r->passes = 0;
         snprintf(r->region, sizeof r->region, "%s", region);
     }
     return OK;

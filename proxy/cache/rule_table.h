@@ -15,6 +15,7 @@ struct rule {
     struct rule *next; /* in its bucket */
     uint64_t hash;
     uint64_t listing; /* the last listing that it was in */
+    uint32_t passes;  /* of the sweep, complete ones */
     char region[REGION_MAX];
     struct invalidation event;
 };

@@ -33,6 +33,7 @@ struct rules {
     _Atomic bool is_ending;   /* the thread is to end */
     _Atomic uint32_t posting; /* callers between looking at is_stopping and having posted */
     _Atomic bool is_known;    /* to all workers */
+    _Atomic uint32_t count;   /* of the rules */
     _Atomic uint64_t lost_us; /* since when the watch is away; 0: it is not */
 
     pthread_mutex_t table_lock; /* the thread writes, admin reads */
@@ -188,6 +189,7 @@ static void send_index(struct rules *rules)
         rules->newest_us = clock_mono_us();
     }
     metrics_set(rules->metrics, METRIC_RULES, 0, rules->table.count);
+    atomic_store(&rules->count, rules->table.count);
     for (uint32_t i = 0; i < rules->reader_count; i++) {
         struct reader *reader = &rules->readers[i];
         reader->index = index;
@@ -218,6 +220,14 @@ static struct rule *put(struct rules *rules, const struct invalidation *event, c
     pthread_mutex_unlock(&rules->table_lock);
     rules->change++;
     return rule;
+}
+
+static void remove_rule(struct rules *rules, struct rule *rule)
+{
+    pthread_mutex_lock(&rules->table_lock);
+    rule_table_remove(&rules->table, rule);
+    pthread_mutex_unlock(&rules->table_lock);
+    rules->change++;
 }
 
 static void on_background_record(struct record *record)
@@ -389,10 +399,7 @@ static void deliver_rule(struct mail *mail, void *owner)
     if (event->is_removed) {
         struct rule *rule = rule_table_find_version(&rules->table, event->hash, event->event.version);
         if (rule != NULL) {
-            pthread_mutex_lock(&rules->table_lock);
-            rule_table_remove(&rules->table, rule);
-            pthread_mutex_unlock(&rules->table_lock);
-            rules->change++;
+            remove_rule(rules, rule);
         }
     } else {
         struct rule *rule = rule_table_find(&rules->table, span_of(event->event.key, event->event.key_len));
@@ -457,6 +464,74 @@ void rules_on_watch(struct rules *rules, enum rules_watch what)
     *news = (struct news){.mail = {.deliver = deliver_watch}, .what = what};
     if (!post(rules, &news->mail)) {
         free(news);
+    }
+}
+
+/* --- the sweep --- */
+
+bool rules_are_to_be_swept(const struct rules *rules)
+{
+    return atomic_load(&rules->count) > 0 && rules_are_known(rules) && (rules->bus == NULL || bus_is_sweeper(rules->bus));
+}
+
+struct glob_index *rules_list(struct rules *rules, struct rule_state **states, uint32_t *count)
+{
+    struct glob_index *index = NULL;
+    *states = NULL;
+    *count = 0;
+    pthread_mutex_lock(&rules->table_lock);
+    if (rules->table.count > 0 && rule_table_index(&rules->table, &index) == OK) {
+        *states = xcalloc(rules->table.count, sizeof **states);
+        for (size_t i = 0; i < RULE_BUCKETS; i++) {
+            for (const struct rule *r = rules->table.buckets[i]; r != NULL; r = r->next) {
+                (*states)[(*count)++] = (struct rule_state){.hash = r->hash, .version = r->event.version, .passes = r->passes};
+            }
+        }
+    }
+    pthread_mutex_unlock(&rules->table_lock);
+    return index;
+}
+
+struct swept {
+    struct mail mail;
+    uint32_t count;
+    struct rule_state states[];
+};
+
+static void deliver_swept(struct mail *mail, void *owner)
+{
+    struct rules *rules = owner;
+    struct swept *swept = container_of(mail, struct swept, mail);
+    uint32_t retired = 0;
+    for (uint32_t i = 0; i < swept->count; i++) {
+        const struct rule_state *state = &swept->states[i];
+        struct rule *rule = rule_table_find_version(&rules->table, state->hash, state->version);
+        if (rule == NULL) {
+            continue; /* a newer one has taken its place meanwhile */
+        }
+        rule->passes++;
+        retired += state->is_retired;
+        if (state->is_retired && rules->bus != NULL) {
+            record_in_background(rules, &rule->event, rule->region, true); /* the watch then takes it away, here as elsewhere */
+        } else if (state->is_retired) {
+            remove_rule(rules, rule);
+        }
+    }
+    if (retired > 0) {
+        log_info(rules->log, "rules: %u hide nothing any more, and are retired", retired);
+    }
+    free(swept);
+    send_index(rules);
+}
+
+void rules_swept(struct rules *rules, const struct rule_state *states, uint32_t count)
+{
+    struct swept *swept = xmalloc(sizeof *swept + count * sizeof swept->states[0]);
+    swept->mail.deliver = deliver_swept;
+    swept->count = count;
+    memcpy(swept->states, states, count * sizeof states[0]);
+    if (!post(rules, &swept->mail)) {
+        free(swept);
     }
 }
 

@@ -380,3 +380,35 @@ def test_limits(start, directory, cluster):
         assert sidecar.metrics().total("outrigger_rules") == 10000
         invalidate(sidecar, "*")
         assert wire.get("many:9744:x") is None
+
+
+# ---- the sweep
+
+def test_sweep_and_retirement(directory, watch):
+    """Hidden entries are removed, and the rule with them; whoever is not swept keeps it in force. One sidecar of the region does it."""
+    with Cluster(directory / "swept", regions=("east",), nodes=2, database=False, outriggers=2) as cluster:
+        east = cluster["east"]
+        growth = Growth(*east.outriggers)
+        with Wire(east.outrigger.port) as wire, Wire(east.outriggers[1].port) as other:
+            for i in range(500):
+                wire.send(b"set swept:%d 0 0 1 noreply\r\n1\r\nset kept:%d 0 0 1 noreply\r\n1\r\n" % (i, i))
+            client = binary.Client(Wire(east.outrigger.port))
+            assert client.ask(binary.store("set", b"swept: \xff\n", b"v")).status == binary.OK
+            assert client.ask(binary.store("set", b"kept: \xff\n", b"v")).status == binary.OK
+            client.wire.close()
+            assert wire.get("kept:499") == b"1"
+            invalidate(east.outrigger, "swept:*")
+            growth.reaches(501, "outrigger_swept_entries_total")
+            until(lambda: not rules(east.outrigger) and not rules(east.outriggers[1]), "the rule retired everywhere", 60)
+            assert growth.of("outrigger_swept_entries_total") == 501
+            assert sum(int(n.stats()["curr_items"]) for n in east.nodes) == 501
+            assert wire.get("kept:7") == b"1" and other.get("swept:7") is None
+            assert "rules: 1 hide nothing any more" in log_of(east.outrigger) + log_of(east.outriggers[1])
+            # a node that can not be swept
+            passes = Growth(*east.outriggers)
+            east.nodes[1].process.kill()
+            invalidate(east.outrigger, "other:*")
+            until(lambda: "the rules stay in force" in log_of(east.outrigger) + log_of(east.outriggers[1]), "a pass that failed", 60)
+            assert "other:*" in rules(east.outrigger) and passes.of("outrigger_sweep_duration_seconds_count") == 0
+            east.nodes[1].start()
+            until(lambda: not rules(east.outrigger), "the rule retired", 60)
