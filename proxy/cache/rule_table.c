@@ -1,5 +1,7 @@
 #include "proxy/cache/rule_table.h"
 
+#include <inttypes.h>
+
 #include "proxy/bus/rulebook.h"
 
 static struct rule **bucket_of(struct rule_table *t, uint64_t hash)
@@ -102,4 +104,42 @@ enum err rule_table_index(const struct rule_table *t, struct glob_index **out)
     enum err err = glob_index_create(rules, count, out);
     free(rules);
     return err;
+}
+
+void rule_table_list(const struct rule_table *t, struct rule_state *states, uint32_t *count)
+{
+    *count = 0;
+    for (size_t i = 0; i < RULE_BUCKETS; i++) {
+        for (const struct rule *r = t->buckets[i]; r != NULL; r = r->next) {
+            states[(*count)++] = (struct rule_state){.hash = r->hash, .version = r->event.version, .passes = r->passes};
+        }
+    }
+}
+
+static void write_pattern(FILE *out, struct span pattern)
+{
+    for (size_t i = 0; i < pattern.len; i++) {
+        unsigned char c = (unsigned char)pattern.data[i];
+        if (c < ' ' || c >= 0x7f) {
+            fprintf(out, "%%%02X", c);
+        } else {
+            fprintf(out, c == '"' || c == '\\' ? "\\%c" : c == '%' ? "%%25" : "%c", c);
+        }
+    }
+}
+
+void rule_table_write(const struct rule_table *t, FILE *out)
+{
+    bool is_first = true;
+    fputs("{\"rules\":[", out);
+    for (size_t i = 0; i < RULE_BUCKETS; i++) {
+        for (const struct rule *r = t->buckets[i]; r != NULL; r = r->next) {
+            fputs(is_first ? "{\"pattern\":\"" : ",{\"pattern\":\"", out);
+            write_pattern(out, pattern_of(r));
+            fprintf(out, "\",\"version\":\"%" PRIu64 "\",\"region\":\"%s\",\"timestamp\":%" PRIu64 "}", r->event.version, r->region,
+                    r->event.timestamp_ms);
+            is_first = false;
+        }
+    }
+    fputs("]}\n", out);
 }

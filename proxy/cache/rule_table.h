@@ -34,6 +34,18 @@ bool rule_table_has_room(struct rule_table *table, struct span pattern);
 enum err rule_table_put(struct rule_table *table, const struct invalidation *event, const char *region, struct rule **out);
 void rule_table_remove(struct rule_table *table, struct rule *rule);
 void rule_table_clear(struct rule_table *table);
+/* A rule as the sweep sees it. */
+struct rule_state {
+    uint64_t hash;
+    uint64_t version;
+    uint32_t passes; /* complete ones, before this one */
+    bool is_dirty;   /* the sweep's: an entry was found */
+    bool is_retired; /* the sweep's verdict */
+};
+/* All of them; there is room for table->count. */
+void rule_table_list(const struct rule_table *table, struct rule_state *states, uint32_t *count);
+/* {"rules":[{"pattern", "version", "region", "timestamp"}, …]}; bytes that are no printable ASCII, and '%', as %XX. */
+void rule_table_write(const struct rule_table *table, FILE *out);
 /* The index of them all. */
 enum err rule_table_index(const struct rule_table *table, struct glob_index **out);
 

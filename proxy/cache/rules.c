@@ -7,7 +7,6 @@
 
 #include "common/guard.h"
 #include "proxy/cache/freshness.h"
-#include "proxy/cache/rule_table.h"
 
 #define LOST_US 10000000ULL /* the watch may be away for so long before /readyz says so */
 #define PUSH_SLACK_MS 20    /* what a rule may lie ahead of the clock that is moved past it, the skew apart */
@@ -482,11 +481,7 @@ struct glob_index *rules_list(struct rules *rules, struct rule_state **states, u
     pthread_mutex_lock(&rules->table_lock);
     if (rules->table.count > 0 && rule_table_index(&rules->table, &index) == OK) {
         *states = xcalloc(rules->table.count, sizeof **states);
-        for (size_t i = 0; i < RULE_BUCKETS; i++) {
-            for (const struct rule *r = rules->table.buckets[i]; r != NULL; r = r->next) {
-                (*states)[(*count)++] = (struct rule_state){.hash = r->hash, .version = r->event.version, .passes = r->passes};
-            }
-        }
+        rule_table_list(&rules->table, *states, count);
     }
     pthread_mutex_unlock(&rules->table_lock);
     return index;
@@ -555,34 +550,11 @@ bool rules_are_ready(struct rules *rules, char *text, size_t size)
     return false;
 }
 
-static void write_pattern(FILE *out, struct span pattern)
-{
-    for (size_t i = 0; i < pattern.len; i++) {
-        unsigned char c = (unsigned char)pattern.data[i];
-        if (c < ' ' || c >= 0x7f) {
-            fprintf(out, "%%%02X", c);
-        } else {
-            fprintf(out, c == '"' || c == '\\' ? "\\%c" : c == '%' ? "%%25" : "%c", c);
-        }
-    }
-}
-
 void rules_write(struct rules *rules, FILE *out)
 {
-    bool is_first = true;
-    fputs("{\"rules\":[", out);
     pthread_mutex_lock(&rules->table_lock);
-    for (size_t i = 0; i < RULE_BUCKETS; i++) {
-        for (const struct rule *r = rules->table.buckets[i]; r != NULL; r = r->next) {
-            fputs(is_first ? "{\"pattern\":\"" : ",{\"pattern\":\"", out);
-            write_pattern(out, span_of(r->event.key, r->event.key_len));
-            fprintf(out, "\",\"version\":\"%" PRIu64 "\",\"region\":\"%s\",\"timestamp\":%" PRIu64 "}", r->event.version, r->region,
-                    r->event.timestamp_ms);
-            is_first = false;
-        }
-    }
+    rule_table_write(&rules->table, out);
     pthread_mutex_unlock(&rules->table_lock);
-    fputs("]}\n", out);
 }
 
 /* --- from start to end --- */

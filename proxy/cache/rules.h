@@ -15,6 +15,7 @@
 #define PROXY_CACHE_RULES_H
 
 #include "proxy/cache/cache.h"
+#include "proxy/cache/rule_table.h"
 
 #define RULES_TEXT 200
 
@@ -53,15 +54,7 @@ void rules_apply(struct rules *rules, struct delivery *delivery);
 void rules_on_rule(struct rules *rules, const struct rule_event *event);
 void rules_on_watch(struct rules *rules, enum rules_watch what);
 
-/* For the sweep. A rule as it sees it. */
-struct rule_state {
-    uint64_t hash;
-    uint64_t version;
-    uint32_t passes; /* complete ones, before this one */
-    bool is_dirty;   /* the sweep's: an entry was found */
-    bool is_retired; /* the sweep's verdict */
-};
-/* Whether there are any that this sidecar is to sweep. */
+/* For the sweep: whether there are any that this sidecar is to sweep. */
 bool rules_are_to_be_swept(const struct rules *rules);
 /* All of them, malloc'ed in *states, and an index of them, the caller's; NULL: there are none. Any thread. */
 struct glob_index *rules_list(struct rules *rules, struct rule_state **states, uint32_t *count);

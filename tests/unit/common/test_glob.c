@@ -177,7 +177,7 @@ START_TEST(random_patterns_match_as_the_naive_matcher_says)
     char why[80];
     uint32_t patterns = 0;
     uint32_t hits = 0;
-    while (patterns < 20000) {
+    while (patterns < 5000) {
         char pattern[16];
         size_t len = 1 + draw(&state, 12);
         for (size_t i = 0; i < len; i++) {
@@ -202,8 +202,8 @@ START_TEST(random_patterns_match_as_the_naive_matcher_says)
         }
         glob_destroy(&glob);
     }
-    ck_assert_uint_gt(hits, 5000); /* both answers were seen often */
-    ck_assert_uint_lt(hits, 195000);
+    ck_assert_uint_gt(hits, 1200); /* both answers were seen often */
+    ck_assert_uint_lt(hits, 48000);
 }
 END_TEST
 
