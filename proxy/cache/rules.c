@@ -504,7 +504,9 @@ static void deliver_swept(struct mail *mail, void *owner)
         if (rule == NULL) {
             continue; /* a newer one has taken its place meanwhile */
         }
+        pthread_mutex_lock(&rules->table_lock);
         rule->passes++;
+        pthread_mutex_unlock(&rules->table_lock);
         retired += state->is_retired;
         if (state->is_retired && rules->bus != NULL) {
             record_in_background(rules, &rule->event, rule->region, true); /* the watch then takes it away, here as elsewhere */
