@@ -162,7 +162,7 @@ START_TEST(keys)
     refuse(EVENT("\"key\":\"\xff\"", "\"1\"", "1"));
     refuse(EVENT("\"key\":\"k\",\"key64\":\"aw==\"", "\"1\"", "1"));
     refuse(EVENT("\"key\":\"k\",\"key\":\"l\"", "\"1\"", "1"));
-    refuse(EVENT("\"pattern\":\"k*\"", "\"1\"", "1"));
+    refuse(EVENT("\"prefix\":\"k*\"", "\"1\"", "1"));
     for (size_t len = 249; len <= 252; len++) {
         memset(key, 'k', len);
         key[len] = '\0';
