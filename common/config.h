@@ -18,6 +18,7 @@ enum read_mode { READ_ASIDE, READ_THROUGH };
 enum write_mode { WRITE_ASIDE, WRITE_THROUGH };
 enum source_kind { SOURCE_TABLE, SOURCE_ENTRIES };
 enum on_set { ON_SET_LOCAL, ON_SET_INVALIDATE };
+enum flush_mode { FLUSH_NODES, FLUSH_RULE, FLUSH_REFUSE };
 enum heartbeat_writer { HEARTBEAT_AUTO, HEARTBEAT_OFF };
 enum versions_mode { VERSIONS_AUTO, VERSIONS_ON, VERSIONS_OFF };
 enum tls_version { TLS_VERSION_1_2, TLS_VERSION_1_3 };
@@ -119,6 +120,7 @@ struct config_bus {
     uint64_t stream_max_age_s;
     uint64_t stream_max_bytes;
     uint32_t stream_replicas;
+    uint32_t rules_wait_ms;
     uint32_t ack_wait_ms;
     char *credentials_file; /* or NULL */
     struct config_spool *spool; /* or NULL */
@@ -151,6 +153,7 @@ struct config {
     uint32_t idle_timeout_ms; /* 0: never */
     uint64_t max_client_buffer;
     char *credentials_file; /* or NULL: nobody needs to authenticate */
+    enum flush_mode flush_all;
     struct config_pool pool;
     struct config_namespace *namespaces; /* as listed; always contains the default namespace "" */
     uint32_t namespace_count;

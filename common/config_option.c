@@ -10,6 +10,7 @@ static const char *const read_names[] = {"aside", "through", NULL};
 static const char *const write_names[] = {"aside", "through", NULL};
 static const char *const kind_names[] = {"table", "entries", NULL};
 static const char *const on_set_names[] = {"local", "invalidate", NULL};
+static const char *const flush_names[] = {"nodes", "rule", "refuse", NULL};
 static const char *const heartbeat_names[] = {"auto", "off", NULL};
 static const char *const versions_names[] = {"auto", "on", "off", NULL};
 #ifdef OUTRIGGER_TEST_HOOKS

@@ -4,6 +4,8 @@
  * Threads: admin_create and admin_destroy from the main thread; probes and metrics are read on the server's thread.
  * Fails:   ERR_IO when it can not listen: the log says where and why. Clients get an HTTP status, or are disconnected.
  *
+ * An invalidation takes as long as the bus takes: its connection is put aside meanwhile, and others are served.
+ *
  * Bounded: connections, header bytes, body bytes, and the seconds a connection may be silent.
  */
 #ifndef PROXY_ADMIN_HTTP_H
@@ -13,6 +15,7 @@
 #include "common/err.h"
 #include "common/log.h"
 #include "common/metrics.h"
+#include "proxy/admin/invalidate.h"
 #include "proxy/admin/routes.h"
 
 struct admin_options {
@@ -21,6 +24,7 @@ struct admin_options {
     const struct admin_probe *probes;
     uint32_t probe_count;
     struct metrics *metrics;
+    struct invalidator invalidator;
     unsigned max_connections; /* 0: 64; one more waits until another ends */
     unsigned timeout_s;       /* of a silent connection; 0: 10 */
 };
@@ -28,6 +32,6 @@ struct admin_options {
 struct admin;
 
 enum err admin_create(const struct admin_options *options, struct log *log, struct admin **out);
-void admin_destroy(struct admin **admin); /* ends open connections; afterwards no probe is called any more */
+void admin_destroy(struct admin **admin); /* waits for invalidations under way, and ends open connections; afterwards no probe is called any more */
 
 #endif

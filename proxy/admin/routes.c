@@ -7,6 +7,7 @@
 #include <unistd.h>
 
 #include "common/clock.h"
+#include "proxy/cache/rules.h"
 
 #define PROBE_TEXT_MAX 4096
 
@@ -147,6 +148,16 @@ static void get_metrics(const struct routes *routes, const struct http_request *
     write_process(routes, response->body);
 }
 
+static void get_rules(const struct routes *routes, const struct http_request *request, struct http_response *response)
+{
+    response->content_type = "application/json";
+    if (routes->rules != NULL) {
+        rules_write(routes->rules, response->body);
+    } else {
+        fputs("{\"rules\":[]}\n", response->body);
+    }
+}
+
 static void get_index(const struct routes *routes, const struct http_request *request, struct http_response *response);
 
 static const struct route {
@@ -159,6 +170,7 @@ static const struct route {
     {"GET", "/healthz", get_healthz, "200 while the process runs"},
     {"GET", "/readyz", get_readyz, "200 while every component can do its work, else 503; a line for each"},
     {"GET", "/metrics", get_metrics, "metrics in the Prometheus text format"},
+    {"GET", "/rules", get_rules, "invalidations by pattern that are in force"},
 };
 
 static void get_index(const struct routes *routes, const struct http_request *request, struct http_response *response)
@@ -167,11 +179,13 @@ static void get_index(const struct routes *routes, const struct http_request *re
     for (size_t i = 0; i < ARRAY_LEN(table); i++) {
         fprintf(response->body, "%-6s %-12s %s\n", table[i].method, table[i].path, table[i].help);
     }
+    fputs("INVALIDATE /cache/{pattern}   hides what matches in every region; so does\n"
+          "POST   /invalidate  {\"keys\":[...],\"patterns\":[...]}\n", response->body);
 }
 
 void routes_init(struct routes *routes, const struct admin_probe *probes, uint32_t probe_count, struct metrics *metrics)
 {
-    *routes = (struct routes){probes, probe_count, metrics, process_started_s()};
+    *routes = (struct routes){probes, probe_count, metrics, process_started_s(), NULL};
 }
 
 static void append_allow(char *allow, size_t size, const char *method)

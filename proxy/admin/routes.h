@@ -24,6 +24,7 @@ struct routes {
     uint32_t probe_count;
     struct metrics *metrics;
     double started_s; /* of the process, since 1970; for process_start_time_seconds */
+    struct rules *rules; /* or NULL */
 };
 
 struct http_request {

@@ -9,6 +9,7 @@
 #include "common/credentials.h"
 #include "proxy/admin/http.h"
 #include "proxy/app/worker.h"
+#include "proxy/cache/sweep.h"
 #include "proxy/database/schema.h"
 #include "proxy/database/store.h"
 #include "proxy/net/tls.h"
@@ -34,6 +35,8 @@ struct app {
     struct writer *writer; /* or NULL: no namespace is written through */
     struct schema_watch *schema;
     struct bus *bus;
+    struct rules *rules;
+    struct sweep *sweep;
     struct admin *admin;
     _Atomic uint32_t connection_count;
     sigset_t signals;
@@ -82,16 +85,46 @@ static bool spool_is_ready(void *ctx, char *text, size_t size)
     return bus_is_spool_ready(((struct app *)ctx)->bus, text, size);
 }
 
+static bool all_rules_are_ready(void *ctx, char *text, size_t size)
+{
+    return rules_are_ready(((struct app *)ctx)->rules, text, size);
+}
+
+/* One key, one worker. */
+static struct worker *worker_of(struct app *app, struct span key)
+{
+    uint32_t hash = 2166136261U; /* FNV-1a */
+    for (size_t i = 0; i < key.len; i++) {
+        hash = (hash ^ (unsigned char)key.data[i]) * 16777619U;
+    }
+    return app->workers[hash % app->worker_count];
+}
+
+static void invalidate_key(void *ctx, struct errand *errand)
+{
+    errand_submit(worker_cache(worker_of(ctx, span_of(errand->key, errand->key_len))), errand);
+}
+
 /* --- what the bus delivers, on its threads --- */
 
 static void apply(void *ctx, struct delivery *delivery)
 {
     struct app *app = ctx;
-    uint32_t hash = 2166136261U; /* FNV-1a: one key, one worker */
-    for (size_t i = 0; i < delivery->event.key_len; i++) {
-        hash = (hash ^ (unsigned char)delivery->event.key[i]) * 16777619U;
+    if (delivery->event.is_pattern) {
+        rules_apply(app->rules, delivery);
+    } else {
+        worker_apply(worker_of(app, span_of(delivery->event.key, delivery->event.key_len)), delivery);
     }
-    worker_apply(app->workers[hash % app->worker_count], delivery);
+}
+
+static void on_rule(void *ctx, const struct rule_event *event)
+{
+    rules_on_rule(((struct app *)ctx)->rules, event);
+}
+
+static void on_rules(void *ctx, enum rules_watch what)
+{
+    rules_on_watch(((struct app *)ctx)->rules, what);
 }
 
 /* --- upward --- */
@@ -150,13 +183,23 @@ static void close_all(int *fds, uint32_t count)
     }
 }
 
-static enum err create_workers(struct app *app)
+static uint32_t clock_id(const struct config *config)
+{
+    uint32_t id = (uint32_t)config->sidecar_id;
+    if (config->sidecar_id < 0 && getrandom(&id, sizeof id, 0) != sizeof id) {
+        id = (uint32_t)clock_mono_us();
+    }
+    return id;
+}
+
+static enum err create_workers(struct app *app, uint32_t id)
 {
     const struct config *config = app->config;
     struct worker_context context = {
         .config = config,
         .namespaces = &app->namespaces,
         .ring = app->ring,
+        .rules = app->rules,
         .log = app->log,
         .metrics = metric_registry_metrics(app->registry),
         .tls = app->tls,
@@ -166,10 +209,6 @@ static enum err create_workers(struct app *app)
         .credentials = app->credentials,
         .fronts = app->fronts,
     };
-    uint32_t id = (uint32_t)config->sidecar_id;
-    if (config->sidecar_id < 0 && getrandom(&id, sizeof id, 0) != sizeof id) {
-        id = (uint32_t)clock_mono_us();
-    }
     enum err err = OK;
     uint32_t n = config->listen_count;
     app->workers = xcalloc(config->threads, sizeof(struct worker *));
@@ -189,6 +228,7 @@ static enum err create_workers(struct app *app)
             goto out;
         }
         app->worker_count++;
+        rules_add_worker(app->rules, worker_cache(app->workers[w]));
     }
 out:
     free(all);
@@ -241,7 +281,7 @@ static enum err start_admin(struct app *app)
     if (!config->has_admin) {
         return OK;
     }
-    struct admin_probe probes[4];
+    struct admin_probe probes[6];
     uint32_t count = 0;
     probes[count++] = (struct admin_probe){"pool", pool_is_ready, app};
     if (app->loader != NULL) {
@@ -252,6 +292,7 @@ static enum err start_admin(struct app *app)
     }
     if (app->bus != NULL) {
         probes[count++] = (struct admin_probe){"bus", invalidation_bus_is_ready, app};
+        probes[count++] = (struct admin_probe){"rules", all_rules_are_ready, app};
     }
     if (app->bus != NULL && bus_has_spool(app->bus)) {
         probes[count++] = (struct admin_probe){"spool", spool_is_ready, app};
@@ -262,6 +303,7 @@ static enum err start_admin(struct app *app)
         .metrics = metric_registry_metrics(app->registry),
         .probes = probes,
         .probe_count = count,
+        .invalidator = {.rules = app->rules, .submit_key = invalidate_key, .ctx = app, .is_refused = config->admin_public},
     };
     return admin_create(&options, app->log, &app->admin);
 }
@@ -310,8 +352,12 @@ static enum err start(struct app *app)
     app->baseline = metrics_baseline_create(metrics);
     app->fronts = xcalloc(config->threads, sizeof(struct front *));
     err = open_credentials(app);
+    uint32_t id = clock_id(config);
     if (err == OK) {
-        err = create_workers(app);
+        err = rules_create(config, app->log, metrics, id + config->threads, &app->rules);
+    }
+    if (err == OK) {
+        err = create_workers(app, id);
     }
     if (err != OK) {
         return err;
@@ -336,11 +382,17 @@ static enum err start(struct app *app)
         }
     }
     if (config->bus != NULL) {
-        err = bus_create(config, app->log, metrics, (struct bus_sink){apply, app}, &app->bus);
+        struct bus_sink sink = {.apply = apply, .ctx = app, .on_rule = on_rule, .on_rules = on_rules};
+        err = bus_create(config, app->log, metrics, sink, &app->bus);
         if (err != OK) {
             log_error(app->log, "can not start the bus: %s", err_text(err));
             return err;
         }
+    }
+    err = rules_start(app->rules, app->bus);
+    if (err != OK) {
+        log_error(app->log, "can not start the thread of the rules: %s", err_text(err));
+        return err;
     }
     for (uint32_t i = 0; i < app->worker_count; i++) {
         err = worker_start(app->workers[i], app->loader, app->writer, app->bus);
@@ -348,6 +400,11 @@ static enum err start(struct app *app)
             log_error(app->log, "can not start worker %u: %s", i, err_text(err));
             return err;
         }
+    }
+    err = sweep_create(config, app->log, metrics, app->rules, &app->sweep);
+    if (err != OK) {
+        log_error(app->log, "can not start the thread that sweeps: %s", err_text(err));
+        return err;
     }
     return start_admin(app);
 }
@@ -375,6 +432,7 @@ static void drain(struct app *app)
 static void stop(struct app *app)
 {
     admin_destroy(&app->admin);
+    sweep_stop(&app->sweep);
     for (uint32_t i = 0; i < app->worker_count; i++) {
         worker_stop(app->workers[i]);
     }
@@ -382,6 +440,9 @@ static void stop(struct app *app)
         bus_stop(app->bus);
     }
     schema_watch_stop(&app->schema);
+    if (app->rules != NULL) {
+        rules_stop(app->rules);
+    }
     loader_destroy(&app->loader);
     writer_destroy(&app->writer);
     bool had_mail; /* a visit of stats_conns.c may be anywhere, and comes home before its home is destroyed */
@@ -398,6 +459,7 @@ static void stop(struct app *app)
     free(app->fronts);
     metrics_baseline_destroy(&app->baseline);
     credentials_close(&app->credentials);
+    rules_destroy(&app->rules);
     bus_destroy(&app->bus);
     tls_destroy(&app->tls);
     ketama_destroy(&app->ring);

@@ -2,14 +2,16 @@
 
 #include <unistd.h>
 
+#include "common/clock.h"
 #include "proxy/cache/invalidate.h"
+#include "proxy/cache/rules.h"
 #include "proxy/cache/settle.h"
 #include "proxy/pool/churn.h"
 
 #define MEMORY_LIMIT (4ULL << 30)  /* bytes under way in one worker */
 #define WAIT_LOOK_US 5000          /* how often the pool is looked at before the first client is let in */
 #define DRAIN_LOOK_US 10000
-#define HOLD_US 500   /* how long a multi-get's misses wait for those of nodes that have not answered yet */
+#define HOLD_US 5000  /* how long a multi-get's misses wait for those of nodes that have not answered yet */
 #define HOLD_MAX 128  /* as many go with one statement */
 
 struct worker {
@@ -22,6 +24,7 @@ struct worker {
     struct listener *listeners;
     int *listen_fds;
     bool is_listening;
+    uint64_t started_us;
     struct timer ready_timer;
     struct timer drain_timer;
     struct timer hold_timer; /* while is_holding */
@@ -46,11 +49,25 @@ static void close_listeners(struct worker *w)
     w->is_listening = false;
 }
 
+/* Or has waited long enough for them: then what others have invalidated by pattern may be served until they are known. */
+static bool knows_rules(struct worker *w)
+{
+    const struct config_bus *bus = w->context.config->bus;
+    if (rules_are_known(w->context.rules)) {
+        return true;
+    }
+    bool is_over = clock_mono_us() >= w->started_us + 1000ULL * (bus != NULL ? bus->rules_wait_ms : 0);
+    if (is_over && w->index == 0) {
+        log_warn(w->context.log, "rules: those of the region are not known after rules_wait; clients are let in without them");
+    }
+    return is_over;
+}
+
 static void listen_when_ready(struct timer *timer)
 {
     struct worker *w = container_of(timer, struct worker, ready_timer);
     const struct config *config = w->context.config;
-    if (!pool_was_tried(&w->cache.pool)) {
+    if (!pool_was_tried(&w->cache.pool) || !knows_rules(w)) {
         timer_start(timer, WAIT_LOOK_US);
         return;
     }
@@ -88,6 +105,7 @@ static uint32_t tombstone_age_s(const struct config *config)
 static void on_start(struct mail *mail, void *owner)
 {
     struct worker *w = owner;
+    w->started_us = clock_mono_us();
     pool_init(&w->cache.pool, w->context.ring, w->context.config, &w->loop, w->context.log, w->front.shard);
     uint32_t age_s = tombstone_age_s(w->context.config);
     if (age_s > 0) {
@@ -169,6 +187,7 @@ enum err worker_create(const struct worker_context *context, uint32_t index, uin
     w->loop.on_turn_end = on_turn_end;
     struct metrics_shard *shard = metrics_shard_create(context->metrics);
     cache_init(&w->cache, config, context->namespaces, &w->loop, context->log, shard, clock_id);
+    w->cache.rulebook = context->rules;
     w->front = (struct front){
         .config = config,
         .cache = &w->cache,
@@ -213,6 +232,11 @@ enum err worker_start(struct worker *w, struct loader *loader, struct writer *wr
     w->cache.bus = bus;
     w->has_thread = pthread_create(&w->thread, NULL, run, w) == 0;
     return w->has_thread ? OK : ERR_NOMEM;
+}
+
+struct cache *worker_cache(struct worker *w)
+{
+    return &w->cache;
 }
 
 void worker_drain(struct worker *w)

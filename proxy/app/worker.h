@@ -14,6 +14,7 @@ struct worker_context {
     const struct config *config;
     const struct namespaces *namespaces;
     const struct ketama *ring;
+    struct rules *rules;
     struct log *log;
     struct metrics *metrics;
     struct tls *tls; /* or NULL */
@@ -29,8 +30,12 @@ struct worker;
 /* `listen_fds`: one for each of config.listen, taken over. */
 enum err worker_create(const struct worker_context *context, uint32_t index, uint32_t clock_id, const int *listen_fds, struct worker **out);
 
-/* Starts the thread. Clients are accepted once every node has been tried, so that the first of them does not meet an empty pool. */
+/* Starts the thread. Clients are accepted once every node has been tried, so that the first of them does not meet an empty pool, and once the
+ * rules of the region are known, or rules_wait is over. */
 enum err worker_start(struct worker *worker, struct loader *loader, struct writer *writer, struct bus *bus);
+
+/* For what comes to it from other threads: its mailbox, and who may be given rules. */
+struct cache *worker_cache(struct worker *worker);
 
 /* Applies an invalidation of another region; any thread. */
 void worker_apply(struct worker *worker, struct delivery *delivery);

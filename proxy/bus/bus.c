@@ -12,13 +12,14 @@
 #include "proxy/bus/nats.h"
 #include "proxy/bus/publisher.h"
 #include "proxy/bus/replayer.h"
+#include "proxy/bus/rulebook.h"
 #include "proxy/bus/spool_record.h"
 #include "proxy/bus/spooler.h"
 
 /* The bus's thread and what hangs on it. It never waits for anything but its mailbox: whatever blocks is done by the
  * links' threads.
  *
- *   bus ─┬─ region 0, the own one: link ── publisher, keeper, replayer ⇄ spooler, which has a thread of its own
+ *   bus ─┬─ region 0, the own one: link ── publisher, keeper, rulebook, replayer ⇄ spooler, which has a thread of its own
  *        └─ region 1 + i: link ── consumer of config.bus.peers[i]
  */
 
@@ -57,6 +58,7 @@ struct bus {
     struct publisher publisher;
     struct keeper keeper;
     struct replayer replayer;
+    struct rulebook rulebook;
 
     struct spooler *spooler; /* or NULL */
     pthread_mutex_t status_lock;
@@ -70,6 +72,12 @@ static void deliver_publication(struct mail *mail, void *owner)
 {
     struct bus *bus = owner;
     publisher_submit(&bus->publisher, container_of(mail, struct publication, mail));
+}
+
+static void deliver_record(struct mail *mail, void *owner)
+{
+    struct bus *bus = owner;
+    rulebook_submit(&bus->rulebook, container_of(mail, struct record, mail));
 }
 
 /* After bus_stop() nobody drains the mailboxes, so a publication must not get into one: either we see is_stopping, or bus_stop()
@@ -168,6 +176,23 @@ void bus_cancel(struct bus *bus, struct publication *publication)
     }
 }
 
+bool bus_is_sweeper(struct bus *bus)
+{
+    return clock_mono_us() < atomic_load(&bus->rulebook.sweeper_until_us);
+}
+
+void bus_record(struct bus *bus, struct record *record)
+{
+    record->submitted_us = clock_mono_us();
+    record->mail.deliver = deliver_record;
+    if (!begin_posting(bus)) {
+        record_finish(record, ERR_STOPPING);
+        return;
+    }
+    mailbox_post(&bus->mailbox, &record->mail);
+    end_posting(bus);
+}
+
 bool bus_is_spool_ready(struct bus *bus, char *text, size_t size)
 {
     return spooler_status(bus->spooler, text, size);
@@ -226,6 +251,7 @@ static void on_up(void *ctx)
         publisher_on_up(&bus->publisher, now_us);
         replayer_on_up(&bus->replayer, now_us);
         keeper_on_up(&bus->keeper, now_us);
+        rulebook_on_up(&bus->rulebook, now_us);
     } else {
         consumer_on_up(&r->consumer, now_us);
     }
@@ -258,6 +284,7 @@ static void on_down(void *ctx, const char *reason)
         publisher_on_down(&bus->publisher);
         replayer_on_down(&bus->replayer);
         keeper_on_down(&bus->keeper);
+        rulebook_on_down(&bus->rulebook);
     } else {
         consumer_on_down(&r->consumer);
     }
@@ -299,12 +326,14 @@ static void on_no_stream(void *ctx)
 
 static void on_own_message(struct bus *bus, char kind, uint64_t number, const struct incoming *message, uint64_t now_us)
 {
-    if (kind == 'p') {
-        publisher_on_answer(&bus->publisher, number, message, now_us);
-    } else if (kind == 's') {
-        replayer_on_answer(&bus->replayer, number, message, now_us);
-    } else if (kind == 'k') {
-        keeper_on_answer(&bus->keeper, number, message, now_us);
+    switch (kind) {
+    case 'p': publisher_on_answer(&bus->publisher, number, message, now_us); break;
+    case 'r': replayer_on_answer(&bus->replayer, number, message, now_us); break;
+    case 'k': keeper_on_answer(&bus->keeper, number, message, now_us); break;
+    case 'b': rulebook_on_answer(&bus->rulebook, number, message, now_us); break;
+    case 's': rulebook_on_elected(&bus->rulebook, number, message, now_us); break;
+    case 'q': rulebook_on_recorded(&bus->rulebook, number, message, now_us); break;
+    default: rulebook_on_message(&bus->rulebook, message, now_us); break; /* under its own subject */
     }
 }
 
@@ -400,6 +429,7 @@ static uint64_t step(struct bus *bus)
     uint64_t now_us = clock_mono_us();
     uint64_t next_us = MIN(publisher_step(&bus->publisher, now_us), keeper_step(&bus->keeper, now_us));
     next_us = MIN(next_us, replayer_step(&bus->replayer, now_us));
+    next_us = MIN(next_us, rulebook_step(&bus->rulebook, now_us));
     for (uint32_t i = 0; i < bus->region_count; i++) {
         struct bus_region *r = &bus->regions[i];
         next_us = MIN(next_us, remind(r, now_us));
@@ -431,6 +461,7 @@ static void *bus_main(void *arg)
     }
     mailbox_drain(&bus->mailbox, bus); /* publications that came before is_stopping */
     publisher_stop(&bus->publisher);
+    rulebook_stop(&bus->rulebook);
     return NULL;
 }
 
@@ -491,6 +522,7 @@ static enum err region_start(struct bus *bus, uint32_t index)
         bus->replayer.on_no_stream = on_no_stream;
         bus->replayer.ctx = bus;
         keeper_init(&bus->keeper, bus->config, transport, bus->log, random);
+        rulebook_init(&bus->rulebook, bus->config, transport, bus->log, bus->metrics, bus->sink, random);
         return OK;
     }
     struct consumer_context context = {

@@ -54,10 +54,38 @@ struct delivery {
 
 struct spool_entry;
 
+/* An entry of this region's record of rules: its bucket RULES_<region>, which every sidecar of the region watches. */
+struct record {
+    struct mailbox *reply_to;
+    void (*on_done)(struct record *record); /* on the thread that drains `reply_to` */
+    struct invalidation event;              /* is_pattern */
+    char region[REGION_MAX];                /* where it comes from */
+    bool is_removal;
+    enum err err; /* the result: OK once the bucket has it, or has it no more */
+
+    struct mail mail; /* the bus's */
+    struct record *next;
+    uint64_t number;
+    uint64_t submitted_us;
+    uint64_t due_us;
+};
+
+/* What the watch of that bucket tells: LISTING begins to tell all that is there, KNOWN ends it, LOST: what happens is not seen any more. */
+enum rules_watch { RULES_LISTING, RULES_KNOWN, RULES_LOST };
+
+struct rule_event {
+    uint64_t hash; /* of its pattern, rulebook_hash() */
+    bool is_removed;
+    struct invalidation event; /* is_removed: its version only */
+    char region[REGION_MAX];
+};
+
 /* Where deliveries go; installed by app, so that the bus knows nothing of the cache. Called on the bus's threads. */
 struct bus_sink {
     void (*apply)(void *ctx, struct delivery *delivery);
     void *ctx;
+    void (*on_rule)(void *ctx, const struct rule_event *rule);
+    void (*on_rules)(void *ctx, enum rules_watch what); /* with on_rule; or both NULL: the rules are not watched */
 };
 
 struct bus;
@@ -97,6 +125,14 @@ void bus_cancel(struct bus *bus, struct publication *publication);  /* the publi
 
 /* For /readyz: false while the spool can not be written; `text` says what waits in it. */
 bool bus_is_spool_ready(struct bus *bus, char *text, size_t size);
+
+/* --- rules --- */
+
+/* Puts a rule into the region's record, or takes it out; lent as a publication is. ERR_UNAVAILABLE, ERR_TIMEOUT, ERR_BUS, ERR_OVERLOAD. */
+void bus_record(struct bus *bus, struct record *record);
+
+/* Whether this sidecar is the one of its region that sweeps, for some seconds more. Any thread. Two may be for a moment, which harms nothing. */
+bool bus_is_sweeper(struct bus *bus);
 
 /* --- the other regions' invalidations --- */
 

@@ -45,7 +45,8 @@ void consumer_init(struct consumer *c, const struct consumer_context *context, u
     list_init(&c->messages);
     jetstream_stream_name(peer->region, c->stream);
     jetstream_consumer_name(c->own_region, c->durable);
-    jetstream_key_subject(peer->region, c->subject);
+    jetstream_key_subject(peer->region, c->key_subject);
+    jetstream_rule_subject(peer->region, c->rule_subject);
     backoff_init(&c->backoff, RETRY_MIN_MS, RETRY_MAX_MS, context->seed + index);
     backoff_init(&c->pull_backoff, PULL_RETRY_MIN_MS, PULL_RETRY_MAX_MS, context->seed + index);
 }
@@ -426,7 +427,7 @@ void consumer_on_message(struct consumer *c, const struct incoming *message, uin
                  c->peer->region);
         return;
     }
-    if (strcmp(message->subject, c->subject) != 0) {
+    if (strcmp(message->subject, c->key_subject) != 0 && strcmp(message->subject, c->rule_subject) != 0) {
         on_unsupported(c, message->reply, "an unknown kind of event");
         return;
     }

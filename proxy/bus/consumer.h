@@ -61,7 +61,8 @@ struct consumer {
     uint32_t ack_wait_ms;
     char stream[NAME_MAX_LEN];
     char durable[NAME_MAX_LEN];
-    char subject[SUBJECT_MAX]; /* of the events that we understand */
+    char key_subject[SUBJECT_MAX]; /* of the events that we understand */
+    char rule_subject[SUBJECT_MAX];
 
     enum consumer_state state;
     uint64_t request;       /* number of the last request of any kind */

@@ -4,6 +4,7 @@
 #include <jansson.h>
 #include <stdarg.h>
 
+#include "common/glob.h"
 #include "common/version.h"
 
 #define KEY64_MAX ((KEY_MAX + 2) / 3 * 4)
@@ -84,7 +85,7 @@ static json_t *encode_event(const struct invalidation *e)
     struct span key = span_of(e->key, e->key_len);
     json_t *object = json_object();
     json_t *text = is_plain(key) ? json_stringn(key.data, key.len) : NULL; /* NULL, too, for what is not UTF-8 */
-    const char *name = text == NULL ? "key64" : "key";
+    const char *name = e->is_pattern ? (text == NULL ? "pattern64" : "pattern") : (text == NULL ? "key64" : "key");
     if (text == NULL) {
         char key64[KEY64_MAX];
         text = json_stringn_nocheck(key64, base64_encode(key, key64));
@@ -99,8 +100,17 @@ static json_t *encode_event(const struct invalidation *e)
     return object;
 }
 
+static bool is_glob(struct span pattern)
+{
+    char why[64];
+    return glob_check(pattern, why, sizeof why) == OK;
+}
+
 bool invalidation_is_valid(const struct invalidation *e)
 {
+    if (e->is_pattern && !is_glob(span_of(e->key, e->key_len))) {
+        return false;
+    }
     return e->key_len >= 1 && e->key_len <= KEY_MAX && e->version >= 1 && e->version <= VERSION_MAX && e->timestamp_ms >= 1 &&
            e->timestamp_ms <= TIMESTAMP_MAX;
 }
@@ -163,20 +173,30 @@ __attribute__((format(printf, 2, 3))) static enum err complain(struct complaint 
 
 static enum err decode_key(const json_t *object, struct invalidation *event, struct complaint *c)
 {
-    const json_t *key = json_object_get(object, "key");
-    const json_t *key64 = json_object_get(object, "key64");
-    if ((key == NULL) == (key64 == NULL)) {
-        return complain(c, "an event needs either key or key64");
+    static const char *const names[] = {"key", "key64", "pattern", "pattern64"};
+    const json_t *given = NULL;
+    size_t which = 0;
+    for (size_t i = 0; i < ARRAY_LEN(names); i++) {
+        const json_t *member = json_object_get(object, names[i]);
+        if (member != NULL && given != NULL) {
+            return complain(c, "an event has either %s or %s", names[which], names[i]);
+        }
+        which = member != NULL ? i : which;
+        given = member != NULL ? member : given;
     }
-    const json_t *given = key != NULL ? key : key64;
+    if (given == NULL) {
+        return complain(c, "an event needs a key or a pattern");
+    }
+    bool is_plain_text = which % 2 == 0;
+    event->is_pattern = which >= 2;
     if (!json_is_string(given)) {
         return complain(c, "a key is not a string");
     }
     struct span text = span_of(json_string_value(given), json_string_length(given));
-    if (text.len == 0 || text.len > (key != NULL ? KEY_MAX : KEY64_MAX)) {
+    if (text.len == 0 || text.len > (is_plain_text ? KEY_MAX : KEY64_MAX)) {
         return complain(c, "a key of %zu bytes", text.len);
     }
-    if (key != NULL) {
+    if (is_plain_text) {
         memcpy(event->key, text.data, text.len);
         event->key_len = (uint16_t)text.len;
         return OK;
@@ -220,6 +240,9 @@ static enum err decode_event(const json_t *object, struct invalidation *event, s
     if (err != OK) {
         return err;
     }
+    if (event->is_pattern && !is_glob(span_of(event->key, event->key_len))) {
+        return complain(c, "what is given as a pattern is none");
+    }
     const json_t *version = json_object_get(object, "version");
     if (!json_is_string(version) ||
         !parse_version(span_of(json_string_value(version), json_string_length(version)), &event->version)) {
@@ -253,7 +276,7 @@ static enum err decode_envelope(const json_t *root, const char *region, const js
     if (!json_is_string(from)) {
         return complain(c, "no region");
     }
-    if (!span_eq(span_of(json_string_value(from), json_string_length(from)), span_str(region))) {
+    if (region != NULL && !span_eq(span_of(json_string_value(from), json_string_length(from)), span_str(region))) {
         return complain(c, "another region's event, not one of %s", region);
     }
     *events = json_object_get(root, "events");
@@ -303,6 +326,35 @@ enum err invalidation_decode(const char *region, struct span message, struct inv
     }
 out:
     free(decoded);
+    json_decref(root);
+    return err;
+}
+
+enum err invalidation_decode_rule(struct span message, struct invalidation *event, char region[static REGION_MAX], char *error,
+                                  size_t error_size)
+{
+    struct complaint c = {error, error_size};
+    json_error_t parse;
+    json_t *root = message.len > INVALIDATION_MESSAGE_MAX ? NULL : json_loadb(message.data, message.len, JSON_REJECT_DUPLICATES, &parse);
+    const json_t *array = NULL;
+    enum err err = root == NULL ? complain(&c, "not JSON") : decode_envelope(root, NULL, &array, &c);
+    if (err == OK && json_array_size(array) != 1) {
+        err = complain(&c, "%zu events", json_array_size(array));
+    }
+    if (err == OK) {
+        err = decode_event(json_array_get(array, 0), event, &c);
+    }
+    if (err == OK && !event->is_pattern) {
+        err = complain(&c, "not a rule");
+    }
+    if (err == OK) {
+        const char *from = json_string_value(json_object_get(root, "region"));
+        size_t len = 0;
+        for (; from[len] != '\0' && len + 1 < REGION_MAX; len++) { /* it ends up in logs and pages */
+            region[len] = from[len] > ' ' && from[len] <= '~' && from[len] != '"' && from[len] != '\\' ? from[len] : '?';
+        }
+        region[len] = '\0';
+    }
     json_decref(root);
     return err;
 }

@@ -23,6 +23,16 @@ void jetstream_key_subject(const char *region, char out[static SUBJECT_MAX])
     snprintf(out, SUBJECT_MAX, "outrigger.inval.%s.key", region);
 }
 
+void jetstream_rule_subject(const char *region, char out[static SUBJECT_MAX])
+{
+    snprintf(out, SUBJECT_MAX, "outrigger.inval.%s.rule", region);
+}
+
+void jetstream_rules_name(const char *region, char out[static NAME_MAX_LEN])
+{
+    snprintf(out, NAME_MAX_LEN, "KV_RULES_%s", region);
+}
+
 void jetstream_api(const char *domain, const char *verb, const char *stream, const char *consumer, char out[static SUBJECT_MAX])
 {
     snprintf(out, SUBJECT_MAX, "$JS.%s%sAPI.%s.%s%s%s", domain != NULL ? domain : "", domain != NULL ? "." : "", verb, stream,
@@ -42,6 +52,29 @@ json_t *jetstream_stream_config(const char *region, const struct config_bus *bus
                      "max_bytes", (json_int_t)bus->stream_max_bytes, "max_msg_size",
                      (json_int_t)(INVALIDATION_MESSAGE_MAX + MESSAGE_OVERHEAD), "duplicate_window",
                      (json_int_t)(DUPLICATES_S * NS_PER_S), "num_replicas", (int)bus->stream_replicas);
+}
+
+json_t *jetstream_rules_config(const char *region, const struct config_bus *bus)
+{
+    char name[NAME_MAX_LEN];
+    char subjects[SUBJECT_MAX];
+    jetstream_rules_name(region, name);
+    snprintf(subjects, sizeof subjects, "$KV.%s.>", name + sizeof "KV_" - 1);
+    /* As every client library makes a bucket, so that their tools can show it. A full one refuses what is new rather than forget a rule. */
+    return json_pack("{s:s, s:[s], s:s, s:s, s:s, s:i, s:i, s:i, s:b, s:b, s:b, s:i}", "name", name, "subjects", subjects, "retention",
+                     "limits", "storage", "file", "discard", "new", "max_msgs_per_subject", 1, "max_msgs", -1, "max_bytes", -1,
+                     "allow_rollup_hdrs", 1, "deny_delete", 1, "allow_direct", 1, "num_replicas", (int)bus->stream_replicas);
+}
+
+char *jetstream_watch_body(const char *stream, const char *name, const char *deliver, uint64_t heartbeat_us)
+{
+    json_t *body = json_pack("{s:s, s:{s:s, s:s, s:s, s:s, s:s, s:I, s:I, s:i, s:b}}", "stream_name", stream, "config", "name", name,
+                             "deliver_subject", deliver, "deliver_policy", "all", "ack_policy", "none", "replay_policy",
+                             "instant", "idle_heartbeat", (json_int_t)heartbeat_us * 1000, "inactive_threshold",
+                             (json_int_t)(30 * NS_PER_S), "num_replicas", 1, "mem_storage", 1);
+    char *text = body == NULL ? NULL : json_dumps(body, JSON_COMPACT);
+    json_decref(body);
+    return text;
 }
 
 json_t *jetstream_stream_merge(const json_t *existing, const json_t *wanted, bool *differs)
@@ -131,23 +164,48 @@ bool jetstream_was_stored(const struct answer *answer, const char *stream)
     return by != NULL && strcmp(by, stream) == 0 && json_is_integer(json_object_get(answer->root, "seq"));
 }
 
-/* $JS.ACK.<stream>.<consumer>.<deliveries>.<5 more>, or with <domain>.<account hash>. in front of <stream> (and perhaps more at
- * the end). */
-uint32_t jetstream_deliveries(const char *reply)
+/* $JS.ACK.<stream>.<consumer>.<deliveries>.<stream seq>.<consumer seq>.<time>.<pending>, or with <domain>.<account hash>. in front of <stream>
+ * (and perhaps more at the end). *tokens begins with <stream>; false if that is no such subject. */
+static bool split_reply(const char *reply, const char *tokens[static 7])
 {
-    if (strncmp(reply, ACK_PREFIX, sizeof ACK_PREFIX - 1) != 0) {
-        return 0;
-    }
-    const char *tokens[16];
+    const char *all[16];
     size_t count = 0;
-    for (const char *at = reply; at != NULL && count < ARRAY_LEN(tokens); count++) {
-        tokens[count] = at;
+    if (strncmp(reply, ACK_PREFIX, sizeof ACK_PREFIX - 1) != 0) {
+        return false;
+    }
+    for (const char *at = reply; at != NULL && count < ARRAY_LEN(all); count++) {
+        all[count] = at;
         const char *dot = strchr(at, '.');
         at = dot == NULL ? NULL : dot + 1;
     }
     if (count < 9) {
+        return false;
+    }
+    memcpy(tokens, count < 11 ? &all[2] : &all[4], 7 * sizeof tokens[0]);
+    return true;
+}
+
+uint32_t jetstream_deliveries(const char *reply)
+{
+    const char *tokens[7];
+    if (!split_reply(reply, tokens)) {
         return 0;
     }
-    unsigned long n = strtoul(tokens[count < 11 ? 4 : 6], NULL, 10);
+    unsigned long n = strtoul(tokens[2], NULL, 10);
     return (uint32_t)MIN(MAX(n, 1UL), 1000000UL);
+}
+
+bool jetstream_delivered(const char *reply, struct delivered *out)
+{
+    const char *tokens[7];
+    if (!split_reply(reply, tokens)) {
+        return false;
+    }
+    size_t len = MIN(strcspn(tokens[1], "."), sizeof out->consumer - 1);
+    memcpy(out->consumer, tokens[1], len);
+    out->consumer[len] = '\0';
+    out->stream_seq = strtoull(tokens[3], NULL, 10);
+    out->consumer_seq = strtoull(tokens[4], NULL, 10);
+    out->pending = strtoull(tokens[6], NULL, 10);
+    return true;
 }

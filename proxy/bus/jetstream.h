@@ -33,6 +33,8 @@ struct answer {
 void jetstream_stream_name(const char *region, char out[static NAME_MAX_LEN]);   /* INVAL_<region> */
 void jetstream_consumer_name(const char *region, char out[static NAME_MAX_LEN]); /* to_<region>: the region that consumes */
 void jetstream_key_subject(const char *region, char out[static SUBJECT_MAX]);    /* outrigger.inval.<region>.key */
+void jetstream_rule_subject(const char *region, char out[static SUBJECT_MAX]);   /* outrigger.inval.<region>.rule */
+void jetstream_rules_name(const char *region, char out[static NAME_MAX_LEN]);    /* KV_RULES_<region>: the stream of the bucket */
 
 /* $JS.API.<verb>.<stream>[.<consumer>], or $JS.<domain>.API.… */
 void jetstream_api(const char *domain, const char *verb, const char *stream, const char *consumer, char out[static SUBJECT_MAX]);
@@ -51,6 +53,20 @@ enum err jetstream_answer(const struct incoming *message, struct answer *out);
 void answer_clear(struct answer *answer);
 /* Whether a publication's answer says that `stream` has it. */
 bool jetstream_was_stored(const struct answer *answer, const char *stream);
+
+/* What the stream of the bucket of rules must be like. NULL without memory. */
+json_t *jetstream_rules_config(const char *region, const struct config_bus *bus);
+/* Request body: a consumer that pushes all there is (a bucket keeps the newest of each subject) to `deliver`, and then whatever is new. */
+char *jetstream_watch_body(const char *stream, const char *name, const char *deliver, uint64_t heartbeat_us);
+
+/* What the subject that acknowledgements go to says of a message that was delivered. */
+struct delivered {
+    char consumer[NAME_MAX_LEN];
+    uint64_t stream_seq;
+    uint64_t consumer_seq;
+    uint64_t pending;
+};
+bool jetstream_delivered(const char *reply, struct delivered *out);
 
 /* How often a message has been delivered, from the subject its acknowledgement goes to; 0 if that is no such subject. */
 uint32_t jetstream_deliveries(const char *reply);

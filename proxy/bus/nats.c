@@ -22,6 +22,7 @@
 #define REOPEN_MIN_MS 500           /* after what the library does not try again by itself: refused credentials, a bad URL */
 #define REOPEN_MAX_MS 10000
 #define CALLBACKS_END_MS 10000
+#define SUBSCRIPTIONS 2 /* the inbox and the watch */
 
 struct link {
     struct transport transport;
@@ -29,6 +30,7 @@ struct link {
     struct log *log;
     struct mailbox *bus; /* of the bus's thread */
     char inbox[64];
+    char watch[72];
 
     pthread_t thread;
     struct mailbox mailbox; /* struct letter, for our thread */
@@ -40,16 +42,16 @@ struct link {
 
     /* Our thread's. */
     natsConnection *connection;
-    natsSubscription *subscription;
+    natsSubscription *subscriptions[SUBSCRIPTIONS];
     struct backoff backoff;
 
     /* Covers reading the library's idea of the status and posting it, so that the last event posted is what is true. */
     pthread_mutex_t status_lock;
 
-    pthread_mutex_t end_lock; /* of the callbacks: none runs any more once both are true */
+    pthread_mutex_t end_lock; /* of the callbacks: none runs any more once the connection's have ended, and those of all subscriptions */
     pthread_cond_t end_changed;
     bool has_connection_ended;
-    bool has_subscription_ended;
+    uint32_t subscriptions_running;
     bool is_leaked; /* a callback may still come: the struct must stay */
 };
 
@@ -152,17 +154,17 @@ static void on_closed(natsConnection *connection, void *closure)
     pthread_mutex_unlock(&link->end_lock);
 }
 
-static void set_subscription_ended(struct link *link, bool has_ended)
+static void count_subscription(struct link *link, int more)
 {
     pthread_mutex_lock(&link->end_lock);
-    link->has_subscription_ended = has_ended;
+    link->subscriptions_running += (uint32_t)more;
     pthread_cond_signal(&link->end_changed);
     pthread_mutex_unlock(&link->end_lock);
 }
 
 static void on_subscription_ended(void *closure)
 {
-    set_subscription_ended(closure, true);
+    count_subscription(closure, -1);
 }
 
 static void on_error(natsConnection *connection, natsSubscription *subscription, natsStatus status, void *closure)
@@ -207,6 +209,7 @@ static void on_message(natsConnection *connection, natsSubscription *subscriptio
     const char *status = header(msg, "Status");
     const char *description = header(msg, "Description");
     const char *pending = header(msg, "Nats-Pending-Messages");
+    const char *last_consumer = header(msg, "Nats-Last-Consumer");
     size_t data_len = (size_t)natsMsg_GetDataLength(msg);
     size_t bytes = strlen(subject) + strlen(reply) + strlen(description) + data_len + 4;
     struct event *event = NULL;
@@ -226,6 +229,7 @@ static void on_message(natsConnection *connection, natsSubscription *subscriptio
     event->message.status = parse_status(status);
     event->message.has_pending = pending[0] != '\0';
     event->message.pending_messages = (uint32_t)MIN(strtoul(pending, NULL, 10), (unsigned long)UINT32_MAX);
+    event->message.last_consumer = strtoull(last_consumer, NULL, 10);
     event->message.data = span_of(copy_to(&at, data_len > 0 ? natsMsg_GetData(msg) : "", data_len), data_len);
     natsMsg_Destroy(msg);
     event_post(event);
@@ -239,6 +243,9 @@ struct letter {
     const char *subject;
     const char *reply;  /* or NULL */
     const char *msg_id; /* or NULL */
+    const char *kv_operation; /* or NULL */
+    bool has_expected;
+    uint64_t expected_seq;
     struct span data;
     char bytes[];
 };
@@ -254,6 +261,14 @@ static natsStatus write_message(struct link *link, const struct letter *letter)
     natsStatus s = natsMsg_Create(&msg, letter->subject, letter->reply, letter->data.data, (int)letter->data.len);
     if (s == NATS_OK && letter->msg_id != NULL) {
         s = natsMsgHeader_Set(msg, "Nats-Msg-Id", letter->msg_id);
+    }
+    if (s == NATS_OK && letter->kv_operation != NULL) {
+        s = natsMsgHeader_Set(msg, "KV-Operation", letter->kv_operation);
+    }
+    if (s == NATS_OK && letter->has_expected) {
+        char expected[24];
+        snprintf(expected, sizeof expected, "%" PRIu64, letter->expected_seq);
+        s = natsMsgHeader_Set(msg, "Nats-Expected-Last-Subject-Sequence", expected);
     }
     if (s == NATS_OK) {
         s = natsConnection_PublishMsg(link->connection, msg);
@@ -282,9 +297,10 @@ static enum err link_send(struct transport *transport, const struct outgoing *me
     if (atomic_load_explicit(&link->is_stopping, memory_order_relaxed)) {
         return ERR_UNAVAILABLE;
     }
-    size_t bytes = strlen(message->subject) + message->data.len + 4;
+    size_t bytes = strlen(message->subject) + message->data.len + 5;
     bytes += message->reply != NULL ? strlen(message->reply) : 0;
     bytes += message->msg_id != NULL ? strlen(message->msg_id) : 0;
+    bytes += message->kv_operation != NULL ? strlen(message->kv_operation) : 0;
     size_t size = sizeof(struct letter) + bytes;
     if (atomic_load_explicit(&link->out_bytes, memory_order_relaxed) + size > LINK_OUT_MAX) {
         return ERR_OVERLOAD;
@@ -298,6 +314,10 @@ static enum err link_send(struct transport *transport, const struct outgoing *me
     letter->subject = copy_to(&at, message->subject, strlen(message->subject));
     letter->reply = message->reply != NULL ? copy_to(&at, message->reply, strlen(message->reply)) : NULL;
     letter->msg_id = message->msg_id != NULL ? copy_to(&at, message->msg_id, strlen(message->msg_id)) : NULL;
+    letter->has_expected = message->has_expected;
+    letter->expected_seq = message->expected_seq;
+    letter->kv_operation =
+        message->kv_operation != NULL ? copy_to(&at, message->kv_operation, strlen(message->kv_operation)) : NULL;
     letter->data = span_of(copy_to(&at, message->data.data, message->data.len), message->data.len);
     atomic_fetch_add_explicit(&link->out_bytes, size, memory_order_relaxed);
     mailbox_post(&link->mailbox, &letter->mail);
@@ -340,6 +360,20 @@ static natsStatus set_options(struct link *link, natsOptions *o)
     return s;
 }
 
+static natsStatus subscribe(struct link *link, uint32_t i, const char *subject)
+{
+    natsStatus s = natsConnection_Subscribe(&link->subscriptions[i], link->connection, subject, on_message, link);
+    if (s != NATS_OK) {
+        return s;
+    }
+    /* Before it can be called: the library may be closing the connection this very moment. */
+    count_subscription(link, 1);
+    if (natsSubscription_SetOnCompleteCB(link->subscriptions[i], on_subscription_ended, link) != NATS_OK) {
+        count_subscription(link, -1); /* closed already: nothing will be called */
+    }
+    return NATS_OK;
+}
+
 static natsStatus link_open(struct link *link)
 {
     char subject[sizeof link->inbox + 2];
@@ -350,7 +384,7 @@ static natsStatus link_open(struct link *link)
     }
     atomic_store(&link->is_closed, false);
     link->has_connection_ended = false; /* no callback of this connection can run yet, and none of the last one any more */
-    link->has_subscription_ended = true;
+    link->subscriptions_running = 0;
     if (s == NATS_OK) {
         s = natsConnection_Connect(&link->connection, options);
     }
@@ -361,14 +395,12 @@ static natsStatus link_open(struct link *link)
     }
     enum event_kind kind = s == NATS_OK ? EVENT_UP : EVENT_DOWN;
     snprintf(subject, sizeof subject, "%s.>", link->inbox);
-    s = natsConnection_Subscribe(&link->subscription, link->connection, subject, on_message, link);
+    s = subscribe(link, 0, subject);
+    if (s == NATS_OK) { /* JetStream pushes to a subject that is subscribed to literally only */
+        s = subscribe(link, 1, link->watch);
+    }
     if (s != NATS_OK) {
         return s;
-    }
-    /* Before it can be called: the library may be closing the connection this very moment. */
-    set_subscription_ended(link, false);
-    if (natsSubscription_SetOnCompleteCB(link->subscription, on_subscription_ended, link) != NATS_OK) {
-        set_subscription_ended(link, true); /* closed already: nothing will be called */
     }
     report_status(link, link->connection, kind, "can not connect");
     return NATS_OK;
@@ -376,7 +408,7 @@ static natsStatus link_open(struct link *link)
 
 static bool have_callbacks_ended(const struct link *link)
 {
-    return link->has_connection_ended && link->has_subscription_ended;
+    return link->has_connection_ended && link->subscriptions_running == 0;
 }
 
 /* Returns once no callback can run any more: they use the link. */
@@ -385,9 +417,9 @@ static void link_close(struct link *link)
     if (link->connection == NULL) {
         return;
     }
-    if (link->subscription != NULL) {
-        natsSubscription_Destroy(link->subscription);
-        link->subscription = NULL;
+    for (uint32_t i = 0; i < SUBSCRIPTIONS; i++) {
+        natsSubscription_Destroy(link->subscriptions[i]);
+        link->subscriptions[i] = NULL;
     }
     natsConnection_Destroy(link->connection);
     link->connection = NULL;
@@ -459,11 +491,12 @@ enum err link_create(const struct link_options *options, struct log *log, struct
         return ERR_IO;
     }
     struct link *link = xcalloc(1, sizeof *link);
-    link->transport = (struct transport){.ops = &link_ops, .inbox = link->inbox};
+    link->transport = (struct transport){.ops = &link_ops, .inbox = link->inbox, .watch = link->watch};
     link->options = *options;
     link->log = log;
     link->bus = mailbox;
     snprintf(link->inbox, sizeof link->inbox, "_INBOX.outrigger-%016" PRIx64 "%08" PRIx32, random[0], (uint32_t)random[1]);
+    snprintf(link->watch, sizeof link->watch, "%s-watch", link->inbox);
     backoff_init(&link->backoff, REOPEN_MIN_MS, REOPEN_MAX_MS, random[1]);
     pthread_condattr_t monotonic;
     pthread_condattr_init(&monotonic);

@@ -26,7 +26,8 @@ void publisher_init(struct publisher *p, const struct config *config, struct tra
         .max_pending = config->bus->max_pending,
         .next_number = 1,
     };
-    jetstream_key_subject(config->region, p->subject);
+    jetstream_key_subject(config->region, p->key_subject);
+    jetstream_rule_subject(config->region, p->rule_subject);
     jetstream_stream_name(config->region, p->stream);
 }
 
@@ -159,18 +160,18 @@ static void send_batch(struct publisher *p, struct batch *b, uint64_t now_us)
     char msg_id[MSG_ID_SIZE];
     snprintf(reply, sizeof reply, "%s.p.%" PRIu64, p->transport->inbox, b->number);
     publisher_message_id(p->id, b->number, msg_id);
-    struct outgoing out = {.subject = p->subject, .reply = reply, .msg_id = msg_id, .data = span_of(b->data, b->len)};
+    struct outgoing out = {.subject = b->is_rules ? p->rule_subject : p->key_subject, .reply = reply, .msg_id = msg_id, .data = span_of(b->data, b->len)};
     enum err err = p->transport->ops->send(p->transport, &out);
     b->due_us = now_us + (err == OK ? SILENCE_US : backoff_next_us(&b->backoff));
 }
 
-/* Moves up to PUBLISH_EVENTS_MAX publications from the queue into one message. */
+/* Moves up to PUBLISH_EVENTS_MAX publications from the queue into one message: of keys or of rules, which have subjects of their own. */
 static void start_batch(struct publisher *p, struct batch *b, uint64_t number, uint64_t now_us)
 {
     const struct invalidation *events[PUBLISH_EVENTS_MAX];
     uint32_t count = 0;
-    *b = (struct batch){.number = number, .head = p->head};
-    while (p->head != NULL && count < PUBLISH_EVENTS_MAX) {
+    *b = (struct batch){.number = number, .head = p->head, .is_rules = p->head->event.is_pattern};
+    while (p->head != NULL && count < PUBLISH_EVENTS_MAX && p->head->event.is_pattern == b->is_rules) {
         events[count++] = &p->head->event;
         b->tail = p->head;
         p->head = p->head->next;
@@ -258,7 +259,7 @@ static bool was_stored(struct publisher *p, const struct answer *answer)
     }
     log_error(p->log,
               "bus: %s was not stored by stream %s: another stream has this subject, and the other regions do not read it",
-              p->subject, p->stream);
+              p->key_subject, p->stream);
     return false;
 }
 

@@ -39,6 +39,7 @@ struct batch {
     struct publication *tail;
     char *data;
     size_t len;
+    bool is_rules;
     uint64_t due_us; /* when it is sent again */
     struct backoff backoff;
 };
@@ -49,7 +50,8 @@ struct publisher {
     struct metrics_shard *metrics;
     void (*on_no_stream)(void *ctx); /* a publication found nobody */
     void *ctx;
-    char subject[SUBJECT_MAX];
+    char key_subject[SUBJECT_MAX];
+    char rule_subject[SUBJECT_MAX];
     char stream[NAME_MAX_LEN];
     uint64_t id; /* of this process, for Nats-Msg-Id */
     uint64_t timeout_us;

@@ -84,7 +84,7 @@ uint64_t replayer_step(struct replayer *r, uint64_t now_us)
     }
     if (r->due_us <= now_us) {
         char reply[SUBJECT_MAX];
-        snprintf(reply, sizeof reply, "%s.s.%" PRIu64, r->transport->inbox, r->number);
+        snprintf(reply, sizeof reply, "%s.r.%" PRIu64, r->transport->inbox, r->number);
         struct outgoing out = {.subject = r->subject, .reply = reply, .msg_id = r->msg_id, .data = span_of(r->data, r->len)};
         enum err err = r->transport->ops->send(r->transport, &out);
         r->sent_us = now_us;

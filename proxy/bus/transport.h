@@ -29,6 +29,9 @@ struct outgoing {
     const char *subject;
     const char *reply;  /* or NULL */
     const char *msg_id; /* Nats-Msg-Id, or NULL */
+    const char *kv_operation; /* KV-Operation, or NULL */
+    bool has_expected;
+    uint64_t expected_seq; /* Nats-Expected-Last-Subject-Sequence */
     struct span data;
 };
 
@@ -39,12 +42,14 @@ struct incoming {
     const char *description;   /* of the status, or "" */
     uint32_t pending_messages; /* Nats-Pending-Messages of a status that ends a pull request */
     bool has_pending;
+    uint64_t last_consumer; /* Nats-Last-Consumer of a heartbeat: the number of the last message; 0 if it does not say */
     struct span data;
 };
 
 struct transport {
     const struct transport_ops *ops;
     const char *inbox; /* everything that is sent to "<inbox>.…" comes back as incoming; alive as long as the transport */
+    const char *watch; /* what is sent to exactly this, too */
 };
 
 struct transport_ops {

@@ -1,5 +1,8 @@
 #include "proxy/cache/aside.h"
 
+#include "proxy/cache/covered.h"
+#include "proxy/cache/freshness.h"
+#include "proxy/cache/hide.h"
 #include "proxy/cache/owe.h"
 #include "proxy/cache/publish.h"
 
@@ -72,17 +75,27 @@ static bool answer_owed(struct operation *op)
 
 void aside_start(struct operation *op)
 {
-    struct cache *cache = op->cache;
     const struct request *request = &op->request;
-    struct node *node = cache->pool.nodes[op->home];
     if (unlikely(request->op == OP_DEBUG && memchr(request->key.data, '\n', request->key.len) != NULL)) {
         /* A node shows the key of an entry that N has made as it is: its line could be taken for several replies. */
         operation_tell(op, REPLY_ERROR, SPAN_LIT("CLIENT_ERROR me can not show a key with line ends"));
         return;
     }
-    if (unlikely(is_owed(cache, request->key)) && answer_owed(op)) {
+    if (unlikely(is_owed(op->cache, op->request.key)) && answer_owed(op)) {
         return;
     }
+    if (unlikely(op->cache->rules != NULL) && covered_start(op)) {
+        return;
+    }
+    aside_submit(op);
+}
+
+void aside_submit(struct operation *op)
+{
+    struct cache *cache = op->cache;
+    const struct request *request = &op->request;
+    struct node *node = cache->pool.nodes[op->home];
+    uint64_t rule = cache_rule(cache, request->key);
     struct meta_request meta;
     meta.command = translations[request->op].command;
     meta.mode = translations[request->op].mode;
@@ -100,9 +113,14 @@ void aside_start(struct operation *op)
         meta.recache_ttl = request->recache_ttl;
         memcpy(meta.ttl_order, request->ttl_order, META_ORDER_MAX);
     }
-    if (!(meta.with & META_VERSION) && gets_version(request, meta.command) && node_has_versions(node)) {
+    bool is_versioned = gets_version(request, meta.command) || (rule != 0 && meta.command == META_ARITHMETIC);
+    if (!(meta.with & META_VERSION) && is_versioned && node_has_versions(node)) {
         meta.with |= META_VERSION;
         meta.version = cache_version(cache);
+    }
+    if (unlikely(rule != 0)) {
+        meta.with |= meta.command == META_GET ? META_WANT_CAS : 0;
+        op->request.version = meta.with & META_VERSION ? meta.version : 0; /* for covered_freshen() */
     }
     op->call.on_reply = on_reply;
     enum err err = node_submit(node, &meta, op->value, op->value_chunk, &op->call);
@@ -141,6 +159,9 @@ static void on_number(struct operation *op, const struct meta_reply *reply)
         number = number * 10 + (uint64_t)(reply->value.data[i] - '0');
     }
     op->reply.number = number;
+    if (unlikely(op->cache->rules != NULL)) {
+        covered_freshen(op);
+    }
     changed(op, REPLY_NUMBER);
 }
 
@@ -148,6 +169,9 @@ static void on_number(struct operation *op, const struct meta_reply *reply)
 static void on_success(struct operation *op, const struct meta_reply *reply, struct chunk *chunk)
 {
     operation_describe(op, reply);
+    if (unlikely(op->cache->rules != NULL) && !(op->request.with & META_WANT_CAS)) {
+        op->reply.cas = 0; /* it was asked for because of the rules only */
+    }
     switch (op->request.op) {
     case OP_GET:
     case OP_GAT: on_found(op, reply, chunk); return;
@@ -160,11 +184,58 @@ static void on_success(struct operation *op, const struct meta_reply *reply, str
     }
 }
 
+static void on_absent(struct operation *op)
+{
+    if (op->request.op == OP_TOUCH) {
+        operation_done(op, REPLY_NOT_FOUND);
+        return;
+    }
+    metrics_add(op->cache->metrics, METRIC_MISSES, op->namespace->index, 1);
+    operation_done(op, REPLY_MISS);
+}
+
+static void on_hidden(void *ctx, enum err err, bool is_gone)
+{
+    struct operation *op = ctx;
+    if (err != OK) {
+        operation_fail_node(op, err);
+    } else {
+        aside_submit(op);
+    }
+}
+
+/* What was found is older than a rule that covers it: as if it were not there. */
+static bool is_hidden(struct operation *op, const struct meta_reply *reply)
+{
+    bool is_read = op->request.op == OP_GET || op->request.op == OP_GAT || op->request.op == OP_TOUCH;
+    bool is_there = reply->status == META_VA || reply->status == META_HD;
+    if (!is_read || !is_there || reply->cas == 0 || op->is_uncovered) { /* 0: the rule came later than the request was sent */
+        return false;
+    }
+    uint64_t rule = cache_rule(op->cache, op->request.key);
+    if (!freshness_is_hidden(reply->cas, rule)) {
+        return false;
+    }
+    metrics_add(op->cache->metrics, METRIC_RULE_HITS, op->namespace->index, 1);
+    struct hide hide = {op->cache, op->namespace, op->request.key, op->home, reply->cas, rule, false};
+    if (op->request.with & META_VIVIFY) { /* the node is to make one */
+        op->is_uncovered = true;
+        hide_start(&hide, on_hidden, op);
+        return true;
+    }
+    hide_start(&hide, NULL, NULL);
+    on_absent(op);
+    return true;
+}
+
 static void on_reply(struct node_call *call, enum err err, const struct meta_reply *reply, struct chunk *chunk)
 {
     struct operation *op = container_of(call, struct operation, call);
     if (unlikely(err != OK)) {
         failed(op, err);
+        return;
+    }
+    if (unlikely(op->cache->rules != NULL) && is_hidden(op, reply)) {
         return;
     }
     enum op what = op->request.op;
@@ -174,14 +245,11 @@ static void on_reply(struct node_call *call, enum err err, const struct meta_rep
         on_success(op, reply, chunk);
         return;
     case META_EN:
-        if (what == OP_TOUCH) {
-            operation_done(op, REPLY_NOT_FOUND);
-            return;
+        if (what == OP_GET || what == OP_GAT || what == OP_TOUCH) {
+            on_absent(op);
+        } else {
+            operation_done(op, REPLY_MISS);
         }
-        if (what == OP_GET || what == OP_GAT) {
-            metrics_add(op->cache->metrics, METRIC_MISSES, op->namespace->index, 1);
-        }
-        operation_done(op, REPLY_MISS);
         return;
     case META_NF:
         operation_describe(op, reply);

@@ -8,4 +8,7 @@
 
 void aside_start(struct operation *op);
 
+/* The command itself, whatever rules there are. */
+void aside_submit(struct operation *op);
+
 #endif

@@ -26,6 +26,8 @@ void cache_init(struct cache *cache, const struct config *config, const struct n
     cache->writer = NULL;
     cache->bus = NULL;
     list_init(&cache->settling);
+    cache->rulebook = NULL;
+    cache->rules = NULL;
     cache->random = clock_mono_us() ^ (uint64_t)(uintptr_t)cache;
     cache->free = NULL;
     cache->free_count = 0;
@@ -104,6 +106,7 @@ struct operation *operation_get(struct cache *cache, const struct request *reque
     op->is_done = false;
     op->is_kept = false;
     op->is_asking = false;
+    op->is_uncovered = false;
     op->is_exclusive = false;
     op->value = (struct span){NULL, 0};
     op->value_chunk = NULL;

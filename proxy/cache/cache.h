@@ -7,12 +7,14 @@
  *   GET, through:   read ──▶ node: hit ──▶ on_done                                 (read.c)
  *                        └─ won ──▶ loader ──▶ on_done, and behind it the guarded fill (fill.c) ──▶ node
  *                        └─ wait ──▶ joins the load, or asks the node again with back-off
+ *                   A hit that a rule hides is taken out of the pool first (hide.c); in an aside namespace it is a miss (covered.c)
  *   DELETE:         delete in an aside namespace, tombstone in a through one (invalidate.c), then publish (publish.c) ──▶ on_done
  *   remote event:   bus ⇢ invalidate ──▶ delivery_done
  */
 #ifndef PROXY_CACHE_CACHE_H
 #define PROXY_CACHE_CACHE_H
 
+#include "common/glob_index.h"
 #include "common/version.h"
 #include "proxy/bus/bus.h"
 #include "proxy/cache/namespace.h"
@@ -34,6 +36,8 @@ struct cache {
     struct writer *writer; /* or NULL */
     struct bus *bus;       /* or NULL */
     struct list settling;  /* writes in doubt (settle.c) */
+    struct rules *rulebook; /* where a rule is asked for (rules.h) */
+    const struct glob_index *rules; /* those in force; NULL: there are none */
     struct version_clock clock;
     uint64_t random;
     struct operation *free;
@@ -62,6 +66,7 @@ struct operation {
     bool is_done;     /* the owner's */
     bool is_kept;     /* the owner's: done, and waiting for its turn */
     bool is_asking;   /* counted in cache->asking */
+    bool is_uncovered; /* an entry that a rule hides has been looked for, and removed (covered.c) */
     bool is_exclusive; /* takes several steps: the client's next request may not overtake it */
     /* A value to be stored, with the "\r\n" behind it where the protocol has one; only good until cache_handle() returns. */
     struct span value;
@@ -118,6 +123,12 @@ static inline void operation_describe(struct operation *op, const struct meta_re
 /* node_submit() to the node with this index; ERR_STOPPING once the worker is being torn down. */
 enum err cache_submit(struct cache *cache, uint32_t home, const struct meta_request *request, struct span value, struct chunk *chunk,
                       struct node_call *call);
+
+/* The newest version of the rules that cover a key; 0: none does. Costs a branch while there are no rules. */
+static inline uint64_t cache_rule(const struct cache *cache, struct span key)
+{
+    return likely(cache->rules == NULL) ? 0 : glob_index_find(cache->rules, key);
+}
 
 /* A number below `limit`, for jitter. */
 uint64_t cache_random(struct cache *cache, uint64_t limit);

@@ -174,7 +174,8 @@ int64_t fill_loaded(const struct fill_target *target, const struct load *loaded,
 {
     struct cache *cache = target->cache;
     uint32_t negative_ttl = target->namespace->config->negative_ttl_s;
-    bool is_fresh = freshness_may_fill(loaded->version, target->needed) || !guard_is_on(cache->config, GUARD_TOMBSTONE_VERSION);
+    uint64_t needed = MAX(target->needed, cache_rule(cache, target->key)); /* rules that came while it was loaded */
+    bool is_fresh = freshness_may_fill(loaded->version, needed) || !guard_is_on(cache->config, GUARD_TOMBSTONE_VERSION);
     bool looks_negative = loaded->found && loaded->value_len == 0 && loaded->flags == NEGATIVE_FLAGS;
     int64_t least_ttl = fill_least_ttl(cache, target->needed);
     bool ends_early = loaded->found && loaded->expires_in_s >= 0 && loaded->expires_in_s < least_ttl; /* it may not be kept that long */

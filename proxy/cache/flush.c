@@ -2,6 +2,8 @@
 
 #include <inttypes.h>
 
+#include "proxy/cache/rules.h"
+
 struct flush;
 
 struct flush_call {
@@ -48,8 +50,52 @@ static void on_reply(struct node_call *call, enum err err, const struct meta_rep
     one_done(c->flush, c->node, err);
 }
 
+struct flush_rule {
+    struct rules_request request;
+    struct operation *op;
+};
+
+static void on_rule_done(struct rules_request *request)
+{
+    struct flush_rule *flush = container_of(request, struct flush_rule, request);
+    struct operation *op = flush->op;
+    if (request->err != OK) {
+        operation_fail(op, "%s", request->text);
+    } else {
+        operation_done(op, REPLY_OK);
+    }
+    free(flush);
+}
+
+/* flush_all: rule. Everything that is there is hidden from now on, in every region. */
+static void flush_by_rule(struct operation *op)
+{
+    if (op->request.exptime != 0) {
+        operation_fail(op, "flush_all is a rule here (flush_all: rule), which takes effect at once: a delay is not possible");
+        return;
+    }
+    op->is_exclusive = true;
+    struct flush_rule *flush = xcalloc(1, sizeof *flush);
+    flush->op = op;
+    flush->request.reply_to = &op->cache->loop->mailbox;
+    flush->request.on_done = on_rule_done;
+    flush->request.pattern[0] = '*';
+    flush->request.pattern_len = 1;
+    rules_submit(op->cache->rulebook, &flush->request);
+}
+
 void flush_start(struct operation *op)
 {
+    enum flush_mode mode = op->cache->config->flush_all;
+    if (mode == FLUSH_RULE) {
+        flush_by_rule(op);
+        return;
+    }
+    if (mode == FLUSH_REFUSE) {
+        metrics_add(op->cache->metrics, METRIC_ERRORS, metric_index2(SOURCE_CLIENT, ERR_COUNT, ERR_UNSUPPORTED), 1);
+        operation_fail(op, "flush_all is not allowed here (flush_all: refuse)");
+        return;
+    }
     struct pool *pool = &op->cache->pool;
     struct flush *flush = xcalloc(1, sizeof *flush + pool->count * sizeof flush->calls[0]);
     flush->op = op;

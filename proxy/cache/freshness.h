@@ -49,6 +49,18 @@ static inline bool freshness_survives(uint64_t entry_version, uint64_t invalidat
     return freshness_allows(entry_version, version_shift(invalidation_version, skew_ms));
 }
 
+/* The version of an invalidation of many keys. It is compared with those of entries by their clocks alone. */
+static inline uint64_t freshness_rule(uint64_t now, uint32_t skew_ms)
+{
+    return version_shift(now, skew_ms);
+}
+
+/* Whether a rule hides an entry: it is a miss. The rule's version has the skew in it. */
+static inline bool freshness_is_hidden(uint64_t entry_version, uint64_t rule_version)
+{
+    return !freshness_allows(entry_version, rule_version);
+}
+
 /* The version of the tombstone that an invalidation leaves on an entry: strictly newer than what is there. Not older, because what is there may
  * be a tombstone that covers more; and not equal, because an unchanged CAS would leave the guards of fills and of joined loads that began before
  * the invalidation in force. `now` is a new version of the clock that has seen the entry's; where even that is not newer (an entry from beyond the

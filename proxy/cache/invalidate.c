@@ -82,14 +82,16 @@ static void mark(struct invalidate *inv, uint64_t seen)
     submit(inv, &meta);
 }
 
+/* Twice: the clock of this entry's sidecar may be ahead, and may have been moved past a rule or a tombstone from ahead of it. */
 static uint32_t skew_ms(const struct cache *cache)
 {
-    return guard_is_on(cache->config, GUARD_SKEW) ? cache->config->max_clock_skew_ms : 0;
+    return guard_is_on(cache->config, GUARD_SKEW) ? 2 * cache->config->max_clock_skew_ms : 0;
 }
 
 static void on_looked(struct invalidate *inv, const struct meta_reply *reply)
 {
-    bool has_value = !reply->won && !reply->wait && !reply->stale;
+    uint64_t rule = cache_rule(inv->cache, span_of(inv->key, inv->key_len));
+    bool has_value = !reply->won && !reply->wait && !reply->stale && !freshness_is_hidden(reply->cas, rule);
     if (inv->expected != 0) {
         if (reply->won) { /* our look took the lease of a tombstone: it must be winnable again */
             lease_give_back(inv->cache, inv->namespace, span_of(inv->key, inv->key_len), inv->home, reply->cas, true);

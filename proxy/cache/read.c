@@ -3,12 +3,14 @@
 #include "common/guard.h"
 #include "proxy/cache/fill.h"
 #include "proxy/cache/freshness.h"
+#include "proxy/cache/hide.h"
 #include "proxy/cache/loading.h"
 #include "proxy/cache/owe.h"
 #include "proxy/cache/refresh.h"
 
 /* What a client of the meta protocol may be told of a hit besides; its N, R, E and the like are ours here. */
 #define META_TOLD (META_WANT_TTL | META_WANT_HIT | META_WANT_LAST | META_WANT_SIZE | META_NO_BUMP)
+#define HIDES_MAX 8 /* entries older than a rule that turn up again and again */
 #define BACKOFF_MIN_US 1000
 #define BACKOFF_MAX_US 50000
 
@@ -23,6 +25,7 @@ struct read {
     int64_t ttl;         /* of the entry that is stored, as memcached takes it, while the lease is ours */
     bool is_tombstone;   /* the lease is on a tombstone */
     uint64_t needed;     /* no row older than this is good enough */
+    uint32_t hides;      /* entries that had to be taken out of the way */
     bool primary_only;   /* the node could not tell whether the key was invalidated */
     bool is_joined;      /* the load is another reader's */
     bool is_waiting;     /* counted as one that waits */
@@ -193,7 +196,7 @@ static void on_won(struct operation *op, const struct meta_reply *reply)
     cache_observe(cache, reply->cas);
     /* What was there before, be it stale or about to expire, has a version that nothing older may replace. Only a stub of our own demands nothing. */
     r->is_tombstone = reply->stale || reply->cas != op->asked;
-    r->needed = freshness_needed(reply->cas, r->is_tombstone);
+    r->needed = MAX(freshness_needed(reply->cas, r->is_tombstone), cache_rule(cache, op->request.key));
     load(op, reply->cas);
 }
 
@@ -207,7 +210,7 @@ static void on_wait(struct operation *op, const struct meta_reply *reply)
         metrics_add(cache->metrics, METRIC_LEASE_WAITS, op->namespace->index, 1);
     }
     cache_observe(cache, reply->cas);
-    r->needed = freshness_needed(reply->cas, reply->stale);
+    r->needed = MAX(freshness_needed(reply->cas, reply->stale), cache_rule(cache, op->request.key));
     /* Same lease: nothing has been invalidated between its load and this read, so its result is as good as one of our own. */
     prepare(r, reply->cas);
     r->is_joined = true;
@@ -267,12 +270,43 @@ static inline void asked(struct operation *op)
     op->is_asking = false;
 }
 
+static void on_hidden(void *ctx, enum err err, bool is_gone)
+{
+    struct operation *op = ctx;
+    if (err != OK) {
+        load_without_node(op);
+    } else {
+        ask(op);
+    }
+}
+
+/* Whatever is older than a rule that covers the key, a value or a lease under which a load may have begun before the rule, is turned into a
+ * tombstone first; then it is read as after an invalidation. A lease that was just won by us is none of these: nobody has loaded for it. */
+static bool take_out_of_the_way(struct operation *op, const struct meta_reply *reply)
+{
+    uint64_t rule = cache_rule(op->cache, op->request.key);
+    if (!freshness_is_hidden(reply->cas, rule) || (reply->won && reply->value_len == 0)) {
+        return false;
+    }
+    struct read *r = read_of(op);
+    metrics_add(op->cache->metrics, METRIC_RULE_HITS, op->namespace->index, 1);
+    if (r->hides++ == HIDES_MAX) {
+        load_without_node(op);
+        return true;
+    }
+    struct hide hide = {op->cache, op->namespace, op->request.key, op->home, reply->cas, rule, reply->stale};
+    hide_start(&hide, on_hidden, op);
+    return true;
+}
+
 static void on_reply(struct node_call *call, enum err err, const struct meta_reply *reply, struct chunk *chunk)
 {
     struct operation *op = container_of(call, struct operation, call);
     asked(op);
     if (unlikely(err != OK || reply->status != META_VA)) {
         load_without_node(op);
+    } else if (unlikely(op->cache->rules != NULL) && take_out_of_the_way(op, reply)) {
+        return;
     } else if (likely(!reply->won && !reply->wait && !reply->stale)) {
         on_hit(op, reply, chunk);
     } else if (serve_meanwhile(op, reply, chunk)) {

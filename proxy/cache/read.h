@@ -3,6 +3,7 @@
  *
  *   ASK: mg K v f c N<lease ttl> E<now>
  *     ├ hit ─────────────▶ answered (a negative entry is a miss)
+ *     ├ older than a rule that covers it ─▶ made a tombstone (hide.c), ASK again
  *     ├ W or Z, a value ─▶ answered: it is about to expire (refresh_ahead), or stale and young enough (stale_while_revalidate);
  *     │                    with W loaded anew behind the answer (refresh.c)
  *     ├ W: we won ───────▶ LOAD with the lease ─▶ answered, and filled if the rule allows and nothing has happened to the key since

@@ -1,6 +1,7 @@
 #include "proxy/cache/touch.h"
 
 #include "proxy/cache/fill.h"
+#include "proxy/cache/freshness.h"
 #include "proxy/cache/read.h"
 
 #define TRIES_MAX 8
@@ -49,7 +50,8 @@ static void on_reply(struct node_call *call, enum err err, const struct meta_rep
         return;
     }
     bool is_stub = reply->wait && reply->value_len == 0; /* else it is being refreshed, and good */
-    if (reply->status != META_VA || reply->won || is_stub || reply->stale || is_negative(reply)) {
+    bool is_hidden = reply->status == META_VA && freshness_is_hidden(reply->cas, cache_rule(op->cache, op->request.key));
+    if (reply->status != META_VA || reply->won || is_stub || reply->stale || is_negative(reply) || is_hidden) {
         if (reply->won) { /* our look took the lease of a tombstone: it must be winnable again */
             lease_give_back(op->cache, op->namespace, op->request.key, op->home, reply->cas, true);
         }

@@ -2,6 +2,7 @@
 
 #include "common/guard.h"
 #include "proxy/cache/fill.h"
+#include "proxy/cache/freshness.h"
 #include "proxy/cache/invalidate.h"
 #include "proxy/cache/publish.h"
 #include "proxy/cache/read.h"
@@ -181,7 +182,8 @@ static bool make_entry(const struct writing *w, struct fill *fill)
     } else {
         return false;
     }
-    return !ends_early && !(fill->value.len == 0 && fill->flags == NEGATIVE_FLAGS);
+    bool is_fresh = freshness_may_fill(fill->version, cache_rule(op->cache, op->request.key)); /* no pattern has hidden it meanwhile */
+    return is_fresh && !ends_early && !(fill->value.len == 0 && fill->flags == NEGATIVE_FLAGS);
 }
 
 static void on_applied(struct writing *w)
@@ -303,7 +305,8 @@ static void submit(struct writing *w)
 static bool take_current(struct writing *w, const struct meta_reply *reply)
 {
     struct operation *op = w->op;
-    bool has_value = !w->has_lease && !reply->wait && !reply->stale && !is_negative(reply);
+    bool is_hidden = freshness_is_hidden(reply->cas, cache_rule(op->cache, op->request.key));
+    bool has_value = !w->has_lease && !reply->wait && !reply->stale && !is_negative(reply) && !is_hidden;
     if (!has_value || reply->cas != op->request.cas) {
         give_back(w);
         finish(w, has_value ? REPLY_EXISTS : REPLY_NOT_FOUND);

@@ -46,7 +46,7 @@ def fresh(cluster, counter=iter(range(1_000_000))) -> str:
 
 def test_pages(west):
     assert west.http("GET", "/healthz") == (200, "ok\n")
-    assert west.http("GET", "/readyz") == (200, "pool: ok\ndatabase: ok\nbus: ok\n")
+    assert west.http("GET", "/readyz") == (200, "pool: ok\ndatabase: ok\nbus: ok\nrules: ok\n")
     status, text = west.http("GET", "/")
     assert status == 200 and all(page in text for page in ("/healthz", "/readyz", "/metrics"))
     assert west.http("GET", "/nothing")[0] == 404

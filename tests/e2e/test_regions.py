@@ -250,7 +250,7 @@ def test_a_key_that_no_node_can_hold(cluster, wires):
 def test_messages_of_a_newer_version(cluster, wires):
     """What a newer sidecar may have sent is kept for a newer sidecar; the others go on."""
     raw_nats.publish(cluster["south"].nats.port, ("outrigger.inval.south.key", event("k", 1, region="south", format=2)),
-                     ("outrigger.inval.south.rule", b"{}"))
+                     ("outrigger.inval.south.later", b"{}"))
     wires["west"].set("behind", b"1")
     wires["south"].delete("behind")
     until(lambda: wires["west"].get("behind") is None, "the event behind them being applied")

@@ -130,8 +130,7 @@ def test_the_sidecar_is_killed_meanwhile(east, west):
     east.nats.start()
     gone(west, *keys)
     drained(east.outrigger)
-    heard.reaches(1500, "outrigger_bus_applied_total")
-    assert heard.of("outrigger_bus_applied_total") == 1500
+    heard.reaches(1500, "outrigger_bus_applied_total")  # or more: what was not acknowledged in time comes again
 
 
 def test_frozen_nats(east, west):
@@ -307,6 +306,7 @@ def test_deletes_while_a_node_is_away(cluster, east, west, how):
         assert f"for a node of its pool: {len(keys) - 1};" in east.outrigger.http("GET", "/readyz")[1]
         node.process.resume()
         assert sees(node.port, keys[-1]) in (b"1", None)
+        until(lambda: wire.get(keys[0]) == b"1", "connected to the node again")
         for _ in range(3):
             for key in keys[1:]:
                 assert wire.get(key) is None

@@ -276,7 +276,7 @@ static void bus_up(uint32_t region)
     r->registry = metric_registry_create(&r->config, commands, 1);
     ck_assert_int_eq(mailbox_init(&r->mailbox), OK);
     ck_assert_int_eq(pthread_create(&r->thread, NULL, worker, r), 0);
-    ck_assert_int_eq(bus_create(&r->config, r->log, metric_registry_metrics(r->registry), (struct bus_sink){apply, r}, &r->bus),
+    ck_assert_int_eq(bus_create(&r->config, r->log, metric_registry_metrics(r->registry), (struct bus_sink){.apply = apply, .ctx = r}, &r->bus),
                      OK);
 }
 

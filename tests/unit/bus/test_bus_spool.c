@@ -32,7 +32,7 @@ static void apply(void *ctx, struct delivery *d)
 
 static void start(void)
 {
-    ck_assert_int_eq(bus_create(&config, bus_log, metric_registry_metrics(registry), (struct bus_sink){apply, NULL}, &bus), OK);
+    ck_assert_int_eq(bus_create(&config, bus_log, metric_registry_metrics(registry), (struct bus_sink){.apply = apply}, &bus), OK);
 }
 
 static void end(void)
@@ -187,7 +187,7 @@ END_TEST
 START_TEST(a_spool_that_is_in_use)
 {
     struct bus *other = NULL;
-    ck_assert_int_eq(bus_create(&config, bus_log, metric_registry_metrics(registry), (struct bus_sink){apply, NULL}, &other), ERR_SPOOL);
+    ck_assert_int_eq(bus_create(&config, bus_log, metric_registry_metrics(registry), (struct bus_sink){.apply = apply}, &other), ERR_SPOOL);
     ck_assert_ptr_null(other);
 }
 END_TEST

@@ -258,7 +258,7 @@ START_TEST(newer_is_kept_for_later)
     start(T0);
     message("outrigger.inval.east.key", REPLY, "{\"format\":2}", T0);
     ck_assert_str_eq(fake_last(fake)->data, "-NAK {\"delay\": 60000000000}");
-    message("outrigger.inval.east.rule", REPLY, RAW("{\"pattern\":\"a*\"}"), T0);
+    message("outrigger.inval.east.rule", REPLY, "{\"format\":3}", T0);
     ck_assert_str_eq(fake_last(fake)->data, "-NAK {\"delay\": 60000000000}");
     ck_assert_uint_eq(metrics_sum(metrics, METRIC_ERRORS, metric_index2(SOURCE_BUS, ERR_COUNT, ERR_UNSUPPORTED)), 2);
     ck_assert_uint_eq(delivered, 0);

@@ -162,7 +162,7 @@ START_TEST(keys)
     refuse(EVENT("\"key\":\"\xff\"", "\"1\"", "1"));
     refuse(EVENT("\"key\":\"k\",\"key64\":\"aw==\"", "\"1\"", "1"));
     refuse(EVENT("\"key\":\"k\",\"key\":\"l\"", "\"1\"", "1"));
-    refuse(EVENT("\"pattern\":\"k*\"", "\"1\"", "1"));
+    refuse(EVENT("\"prefix\":\"k*\"", "\"1\"", "1"));
     for (size_t len = 249; len <= 252; len++) {
         memset(key, 'k', len);
         key[len] = '\0';
@@ -318,6 +318,38 @@ START_TEST(limits)
 }
 END_TEST
 
+START_TEST(patterns)
+{
+    struct invalidation in[] = {event_of("user:*", 6, 9, TIMESTAMP), event_of("\xff*", 2, 9, TIMESTAMP)};
+    for (size_t i = 0; i < ARRAY_LEN(in); i++) {
+        in[i].is_pattern = true;
+        const struct invalidation *pointer = &in[i];
+        char *text = NULL;
+        size_t len = 0;
+        ck_assert_int_eq(invalidation_encode("east", &pointer, 1, &text, &len), OK);
+        struct invalidation out;
+        char region[REGION_MAX];
+        char error[200] = "";
+        ck_assert_int_eq(invalidation_decode_rule(span_of(text, len), &out, region, error, sizeof error), OK);
+        ck_assert_str_eq(region, "east");
+        ck_assert(out.is_pattern && span_eq(span_of(out.key, out.key_len), span_of(in[i].key, in[i].key_len)) && out.version == 9);
+        free(text);
+    }
+    accept(EVENT("\"pattern\":\"a*\"", "\"1\"", "1"));
+    refuse(EVENT("\"pattern\":\"[\"", "\"1\"", "1"));
+    refuse(EVENT("\"pattern\":\"\"", "\"1\"", "1"));
+    refuse(EVENT("\"pattern\":\"a\",\"key\":\"a\"", "\"1\"", "1"));
+    refuse(EVENT("\"pattern64\":\"%%\"", "\"1\"", "1"));
+    struct invalidation out;
+    char region[REGION_MAX];
+    char error[200] = "";
+    ck_assert_int_eq(invalidation_decode_rule(span_str(EVENT("\"key\":\"a\"", "\"1\"", "1")), &out, region, error, sizeof error), ERR_INVALID);
+    ck_assert_int_eq(invalidation_decode_rule(SPAN_LIT("{}"), &out, region, error, sizeof error), ERR_INVALID);
+    in[0].key[0] = '[';
+    ck_assert(!invalidation_is_valid(&in[0]));
+}
+END_TEST
+
 int main(void)
 {
     Suite *suite = suite_create("bus/invalidation");
@@ -332,6 +364,7 @@ int main(void)
     tcase_add_test(tc, envelopes);
     tcase_add_test(tc, newer_formats);
     tcase_add_test(tc, limits);
+    tcase_add_test(tc, patterns);
     suite_add_tcase(suite, tc);
     return check_main(suite);
 }

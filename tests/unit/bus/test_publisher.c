@@ -111,6 +111,21 @@ START_TEST(one_goes_at_once)
 }
 END_TEST
 
+START_TEST(rules_go_under_a_subject_of_their_own)
+{
+    publisher_on_up(&publisher, T0);
+    submit(2, T0);
+    publisher.tail->event.is_pattern = true;
+    submit(1, T0);
+    publisher_step(&publisher, T0);
+    ck_assert_uint_eq(fake->count, 3); /* in their order */
+    ck_assert_str_eq(fake->sent[0].subject, "outrigger.inval.west.key");
+    ck_assert_str_eq(fake->sent[1].subject, "outrigger.inval.west.rule");
+    ck_assert_str_eq(fake->sent[2].subject, "outrigger.inval.west.key");
+    ck_assert_ptr_nonnull(strstr(fake->sent[1].data, "\"pattern\":"));
+}
+END_TEST
+
 START_TEST(piles_up_behind_the_window)
 {
     publisher_on_up(&publisher, T0);
@@ -561,6 +576,7 @@ int main(void)
     TCase *tc = tcase_create("publisher");
     tcase_add_checked_fixture(tc, setup, teardown);
     tcase_add_test(tc, one_goes_at_once);
+    tcase_add_test(tc, rules_go_under_a_subject_of_their_own);
     tcase_add_test(tc, piles_up_behind_the_window);
     tcase_add_test(tc, large_batches_are_cut);
     tcase_add_test(tc, overload_and_not_connected_fail_at_once);

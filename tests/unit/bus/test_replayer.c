@@ -64,7 +64,7 @@ START_TEST(sent_until_it_is_acknowledged)
     ck_assert_uint_eq(replayer_step(&replayer, T0), T0 + S);
     ck_assert_uint_eq(fake->count, 1);
     ck_assert_str_eq(fake_last(fake)->subject, "outrigger.inval.west.key");
-    ck_assert_str_eq(fake_last(fake)->reply, "_INBOX.test.s.1");
+    ck_assert_str_eq(fake_last(fake)->reply, "_INBOX.test.r.1");
     replayer_step(&replayer, T0 + S); /* silence */
     ck_assert_uint_eq(fake->count, 2);
     answer(fake_status(503, ""), T0 + S);

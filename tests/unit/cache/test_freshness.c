@@ -51,6 +51,15 @@ START_TEST(an_entry_stays_until_nothing_older_than_what_it_covers_can_be_loaded)
 }
 END_TEST
 
+START_TEST(a_rule_hides_what_is_older)
+{
+    uint64_t rule = freshness_rule(AT(1000), 500);
+    ck_assert(freshness_is_hidden(AT(1499), rule));
+    ck_assert(!freshness_is_hidden(AT(1500), rule));
+    ck_assert(!freshness_is_hidden(AT(1), 0)); /* there is no rule */
+}
+END_TEST
+
 int main(void)
 {
     Suite *suite = suite_create("freshness");
@@ -61,6 +70,7 @@ int main(void)
     tcase_add_test(tc, nothing_survives_an_invalidation_at_the_end_of_time);
     tcase_add_test(tc, a_tombstone_is_strictly_newer_than_what_was_there);
     tcase_add_test(tc, an_entry_stays_until_nothing_older_than_what_it_covers_can_be_loaded);
+    tcase_add_test(tc, a_rule_hides_what_is_older);
     suite_add_tcase(suite, tc);
     return check_main(suite);
 }

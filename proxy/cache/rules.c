@@ -1,0 +1,646 @@
+#include "proxy/cache/rules.h"
+
+#include <inttypes.h>
+#include <poll.h>
+#include <pthread.h>
+#include <time.h>
+
+#include "common/guard.h"
+#include "proxy/cache/freshness.h"
+
+#define LOST_US 10000000ULL /* the watch may be away for so long before /readyz says so */
+#define PUSH_SLACK_MS 20    /* what a rule may lie ahead of the clock that is moved past it, the skew apart */
+
+/* A worker and the index it has, or that is on its way to it. */
+struct reader {
+    struct mail mail;
+    struct rules *rules;
+    struct cache *cache;
+    const struct glob_index *index; /* NULL: no rules */
+    uint64_t newest;
+};
+
+struct rules {
+    const struct config *config;
+    struct log *log;
+    struct metrics_shard *metrics;
+    struct bus *bus; /* or NULL */
+    struct mailbox mailbox;
+    pthread_t thread;
+    bool has_thread;
+    _Atomic bool is_stopping; /* nothing is taken any more */
+    _Atomic bool is_ending;   /* the thread is to end */
+    _Atomic uint32_t posting; /* callers between looking at is_stopping and having posted */
+    _Atomic bool is_known;    /* to all workers */
+    _Atomic uint32_t count;   /* of the rules */
+    _Atomic uint64_t lost_us; /* since when the watch is away; 0: it is not */
+
+    pthread_mutex_t table_lock; /* the thread writes, admin reads */
+    struct rule_table table;
+    struct version_clock clock;
+    uint64_t newest;    /* of the rules that were sent to the workers: their clocks have moved past it */
+    uint64_t newest_us; /* when that was */
+    uint64_t change;  /* counts changes of the table */
+    uint64_t listing; /* counts listings */
+    bool is_listed;   /* the record of the region is known */
+
+    struct list waiting; /* requests whose change is not in force yet, oldest first */
+    struct glob_index *index;
+    struct glob_index *next; /* on its way to the workers */
+    uint64_t sent_change;
+    bool is_sending;
+    bool sent_is_listed;
+    uint32_t unsent; /* workers that have not confirmed */
+    uint32_t reader_count;
+    struct reader *readers;
+};
+
+static bool post(struct rules *rules, struct mail *mail)
+{
+    atomic_fetch_add(&rules->posting, 1);
+    bool is_stopping = atomic_load(&rules->is_stopping);
+    if (!is_stopping) {
+        mailbox_post(&rules->mailbox, mail);
+    }
+    atomic_fetch_sub(&rules->posting, 1);
+    return !is_stopping;
+}
+
+/* --- the end of a request --- */
+
+static void deliver_done(struct mail *mail, void *owner)
+{
+    struct rules_request *request = container_of(mail, struct rules_request, mail);
+    request->on_done(request);
+}
+
+static void finish(struct rules_request *request, enum err err, const char *what)
+{
+    request->err = err;
+    if (err != OK) {
+        snprintf(request->text, sizeof request->text, "%s", what);
+    }
+    if (request->delivery != NULL) {
+        delivery_done(request->delivery, err);
+        free(request);
+    } else if (request->reply_to != NULL) {
+        request->mail.deliver = deliver_done;
+        mailbox_post(request->reply_to, &request->mail);
+    } else {
+        request->on_done(request);
+    }
+}
+
+static void fail(struct rules_request *request, enum err err, const char *fmt)
+{
+    char text[RULES_TEXT];
+    snprintf(text, sizeof text, fmt, err_text(err));
+    finish(request, err, text);
+}
+
+/* --- SPREAD: indexes to workers and back --- */
+
+static void send_index(struct rules *rules);
+
+static void on_published(struct publication *publication)
+{
+    struct rules_request *request = container_of(publication, struct rules_request, publication);
+    if (publication->err != OK) {
+        fail(request, publication->err, "in force in this region, but the other regions could not be told: bus: %s; send it again");
+        return;
+    }
+    finish(request, OK, "");
+}
+
+/* In force in this process. */
+static void on_spread(struct rules *rules, struct rules_request *request)
+{
+    if (request->delivery != NULL || rules->bus == NULL) {
+        finish(request, OK, "");
+        return;
+    }
+    request->publication = (struct publication){
+        .reply_to = &rules->mailbox, .on_done = on_published, .event = request->record.event};
+    bus_publish(rules->bus, &request->publication);
+}
+
+static void on_sent(struct rules *rules)
+{
+    glob_index_destroy(&rules->index);
+    rules->index = rules->next;
+    rules->next = NULL;
+    rules->is_sending = false;
+    if (rules->sent_is_listed) {
+        atomic_store(&rules->is_known, true);
+    }
+    while (!list_is_empty(&rules->waiting)) {
+        struct rules_request *request = list_entry(rules->waiting.next, struct rules_request, link);
+        if (request->change > rules->sent_change) {
+            break;
+        }
+        list_remove(&request->link);
+        on_spread(rules, request);
+    }
+    send_index(rules);
+}
+
+static void deliver_confirmation(struct mail *mail, void *owner)
+{
+    struct rules *rules = owner;
+    if (--rules->unsent == 0) {
+        on_sent(rules);
+    }
+}
+
+/* On the worker's thread. The clock moves past what is known now, so that what is loaded or set from here on is not hidden by it. */
+static void deliver_index(struct mail *mail, void *owner)
+{
+    struct reader *reader = container_of(mail, struct reader, mail);
+    struct cache *cache = reader->cache;
+    struct version_clock pushed = cache->clock;
+    cache->rules = reader->index;
+    pushed.max_skew_ms += PUSH_SLACK_MS;
+    version_observe(&pushed, reader->newest, guard_wall_ms(cache->config));
+    cache->clock.last = pushed.last;
+    mail->deliver = deliver_confirmation;
+    mailbox_post(&reader->rules->mailbox, mail);
+}
+
+static void send_index(struct rules *rules)
+{
+    bool is_news = rules->sent_change != rules->change || rules->sent_is_listed != rules->is_listed;
+    if (rules->is_sending || !is_news) {
+        return;
+    }
+    struct glob_index *index = NULL;
+    enum err err = rules->table.count == 0 ? OK : rule_table_index(&rules->table, &index);
+    if (err != OK) { /* the table keeps to the index's limits, so this is memory, and there is no going on without the rules */
+        log_error(rules->log, "rules: %s", err_text(err));
+        abort();
+    }
+    rules->next = index;
+    rules->sent_change = rules->change;
+    rules->sent_is_listed = rules->is_listed;
+    rules->is_sending = true;
+    rules->unsent = rules->reader_count;
+    if (index != NULL && glob_index_newest(index) > rules->newest) {
+        rules->newest = glob_index_newest(index);
+        rules->newest_us = clock_mono_us();
+    }
+    metrics_set(rules->metrics, METRIC_RULES, 0, rules->table.count);
+    atomic_store(&rules->count, rules->table.count);
+    for (uint32_t i = 0; i < rules->reader_count; i++) {
+        struct reader *reader = &rules->readers[i];
+        reader->index = index;
+        reader->newest = index != NULL ? glob_index_newest(index) : 0;
+        reader->mail.deliver = deliver_index;
+        mailbox_post(&reader->cache->loop->mailbox, &reader->mail);
+    }
+    if (rules->reader_count == 0) {
+        on_sent(rules);
+    }
+}
+
+/* --- the table --- */
+
+/* What there is no room for is covered by "*" instead: too much is invalidated, never too little. */
+static struct rule *put(struct rules *rules, const struct invalidation *event, const char *region)
+{
+    struct rule *rule;
+    pthread_mutex_lock(&rules->table_lock);
+    if (rule_table_put(&rules->table, event, region, &rule) != OK) {
+        struct invalidation all = *event;
+        log_warn(rules->log, "rules: there are too many: what matches %.*s is covered by * until some have been retired", event->key_len,
+                 event->key);
+        all.key[0] = '*';
+        all.key_len = 1;
+        rule_table_put(&rules->table, &all, region, &rule);
+    }
+    pthread_mutex_unlock(&rules->table_lock);
+    rules->change++;
+    return rule;
+}
+
+static void remove_rule(struct rules *rules, struct rule *rule)
+{
+    pthread_mutex_lock(&rules->table_lock);
+    rule_table_remove(&rules->table, rule);
+    pthread_mutex_unlock(&rules->table_lock);
+    rules->change++;
+}
+
+static void on_background_record(struct record *record)
+{
+    free(record);
+}
+
+static void record_in_background(struct rules *rules, const struct invalidation *event, const char *region, bool is_removal)
+{
+    struct record *record = xcalloc(1, sizeof *record);
+    record->reply_to = &rules->mailbox;
+    record->on_done = on_background_record;
+    record->event = *event;
+    record->is_removal = is_removal;
+    snprintf(record->region, sizeof record->region, "%s", region);
+    bus_record(rules->bus, record);
+}
+
+/* --- versions --- */
+
+#define TICKS_PER_MS (1U << VERSION_SEQUENCE_BITS)
+
+/* A rule must be newer than all that was stored before it. Clocks were moved past the rules before it, by up to the skew, and gave out versions
+ * from there on; more of them than there are ticks in the time that has passed since is more than any worker can. */
+static uint64_t version_above(const struct rules *rules, uint64_t version)
+{
+    uint64_t ticks = (clock_mono_us() - rules->newest_us) * TICKS_PER_MS / 1000 + 16;
+    uint64_t limit = version_shift(guard_wall_ms(rules->config) << VERSION_MS_SHIFT, (int64_t)rules->config->max_clock_skew_ms + PUSH_SLACK_MS);
+    return MAX(version, MIN(rules->newest + (ticks << VERSION_ID_BITS), limit));
+}
+
+/* The clock of rules ticks in microseconds, for the same reason. */
+static uint64_t version_now(struct rules *rules)
+{
+    uint64_t wall_ms = guard_wall_ms(rules->config);
+    struct timespec now;
+    clock_gettime(CLOCK_REALTIME, &now);
+    uint64_t tick = wall_ms * TICKS_PER_MS + (uint64_t)(now.tv_nsec / 1000 % 1000) * TICKS_PER_MS / 1000;
+    rules->clock.last = MAX(rules->clock.last, tick);
+    return version_above(rules, freshness_rule(version_next(&rules->clock, wall_ms), rules->config->max_clock_skew_ms));
+}
+
+/* --- RECORD --- */
+
+static void spread(struct rules *rules, struct rules_request *request)
+{
+    const struct invalidation *event = &request->record.event;
+    struct rule *old = rule_table_find(&rules->table, span_of(event->key, event->key_len));
+    if (rules->bus != NULL && old != NULL && old->event.version < event->version) {
+        record_in_background(rules, &old->event, old->region, true); /* the new one covers all that it did */
+    }
+    struct rule *rule = put(rules, event, request->record.region);
+    rule->listing = rules->listing;
+    request->change = rules->change;
+    list_push_back(&rules->waiting, &request->link);
+    send_index(rules);
+}
+
+static void on_recorded(struct record *record)
+{
+    struct rules_request *request = container_of(record, struct rules_request, record);
+    if (record->err != OK) {
+        fail(request, record->err, "nothing is invalidated: the rule could not be recorded in this region: bus: %s; send it again");
+        return;
+    }
+    spread(request->rules, request);
+}
+
+static void record(struct rules *rules, struct rules_request *request)
+{
+    request->rules = rules;
+    if (rules->bus == NULL) {
+        spread(rules, request);
+        return;
+    }
+    request->record.reply_to = &rules->mailbox;
+    request->record.on_done = on_recorded;
+    bus_record(rules->bus, &request->record);
+}
+
+static void deliver_request(struct mail *mail, void *owner)
+{
+    struct rules *rules = owner;
+    struct rules_request *request = container_of(mail, struct rules_request, mail);
+    struct span pattern = span_of(request->pattern, request->pattern_len);
+    char why[RULES_TEXT] = "";
+    if (glob_check(pattern, why, sizeof why) != OK) {
+        finish(request, ERR_INVALID, why);
+        return;
+    }
+    if (!rule_table_has_room(&rules->table, pattern)) {
+        snprintf(why, sizeof why, "there are too many rules: %u of %u, and %u of %u that are no plain prefix; wait for the sweep, or use one prefix for many",
+                 rules->table.count, GLOB_INDEX_RULES, rules->table.others, GLOB_INDEX_OTHERS);
+        finish(request, ERR_OVERLOAD, why);
+        return;
+    }
+    request->version = version_now(rules);
+    request->record = (struct record){
+        .event = {.version = request->version, .timestamp_ms = clock_wall_ms(), .key_len = request->pattern_len, .is_pattern = true}};
+    memcpy(request->record.event.key, pattern.data, pattern.len);
+    snprintf(request->record.region, sizeof request->record.region, "%s", rules->config->region);
+    record(rules, request);
+}
+
+void rules_submit(struct rules *rules, struct rules_request *request)
+{
+    request->err = OK;
+    request->version = 0;
+    request->text[0] = '\0';
+    request->delivery = NULL;
+    list_init(&request->link);
+    request->mail.deliver = deliver_request;
+    if (!post(rules, &request->mail)) {
+        finish(request, ERR_STOPPING, err_text(ERR_STOPPING));
+    }
+}
+
+/* --- what the bus tells --- */
+
+static void deliver_delivery(struct mail *mail, void *owner)
+{
+    struct rules *rules = owner;
+    struct rules_request *request = container_of(mail, struct rules_request, mail);
+    struct invalidation event = request->delivery->event;
+    const struct config_peer *peer = &rules->config->bus->peers[request->delivery->peer];
+    struct rule *rule = rule_table_find(&rules->table, span_of(event.key, event.key_len));
+    if (rule != NULL && rule->event.version >= event.version) { /* delivered again, or late: what it says holds already */
+        request->record.event = event;
+        request->change = rules->change;
+        if (rules->is_sending) {
+            list_push_back(&rules->waiting, &request->link);
+        } else {
+            finish(request, OK, "");
+        }
+        return;
+    }
+    if (!rule_table_has_room(&rules->table, span_of(event.key, event.key_len))) {
+        event.key[0] = '*';
+        event.key_len = 1;
+    }
+    event.version = version_above(rules, event.version);
+    request->record = (struct record){.event = event};
+    snprintf(request->record.region, sizeof request->record.region, "%s", peer->region);
+    record(rules, request);
+}
+
+void rules_apply(struct rules *rules, struct delivery *delivery)
+{
+    struct rules_request *request = xcalloc(1, sizeof *request);
+    request->delivery = delivery;
+    list_init(&request->link);
+    request->mail.deliver = deliver_delivery;
+    if (!post(rules, &request->mail)) {
+        finish(request, ERR_STOPPING, err_text(ERR_STOPPING));
+    }
+}
+
+struct news {
+    struct mail mail;
+    enum rules_watch what;
+    struct rule_event event;
+};
+
+static void deliver_rule(struct mail *mail, void *owner)
+{
+    struct rules *rules = owner;
+    struct news *news = container_of(mail, struct news, mail);
+    const struct rule_event *event = &news->event;
+    if (event->is_removed) {
+        struct rule *rule = rule_table_find_version(&rules->table, event->hash, event->event.version);
+        if (rule != NULL) {
+            remove_rule(rules, rule);
+        }
+    } else {
+        struct rule *rule = rule_table_find(&rules->table, span_of(event->event.key, event->event.key_len));
+        if (rule == NULL || rule->event.version < event->event.version) {
+            rule = put(rules, &event->event, event->region);
+        }
+        rule->listing = rules->listing;
+    }
+    free(news);
+    send_index(rules);
+}
+
+/* What we know and the record does not even have a marker of has been lost there: a server without its disk. */
+static void put_back(struct rules *rules)
+{
+    uint32_t count = 0;
+    for (size_t i = 0; i < RULE_BUCKETS; i++) {
+        for (struct rule *rule = rules->table.buckets[i]; rule != NULL; rule = rule->next) {
+            if (rule->listing != rules->listing) {
+                record_in_background(rules, &rule->event, rule->region, false);
+                count++;
+            }
+        }
+    }
+    if (count > 0) {
+        log_warn(rules->log, "rules: %u that this sidecar knows were not in the region's record; they are put back", count);
+    }
+}
+
+static void deliver_watch(struct mail *mail, void *owner)
+{
+    struct rules *rules = owner;
+    struct news *news = container_of(mail, struct news, mail);
+    switch (news->what) {
+    case RULES_LISTING: rules->listing++; break;
+    case RULES_LOST:
+        if (atomic_load(&rules->lost_us) == 0) {
+            atomic_store(&rules->lost_us, clock_mono_us());
+        }
+        break;
+    case RULES_KNOWN:
+        atomic_store(&rules->lost_us, 0);
+        put_back(rules);
+        rules->is_listed = true;
+        send_index(rules);
+    }
+    free(news);
+}
+
+void rules_on_rule(struct rules *rules, const struct rule_event *event)
+{
+    struct news *news = xmalloc(sizeof *news);
+    *news = (struct news){.mail = {.deliver = deliver_rule}, .event = *event};
+    if (!post(rules, &news->mail)) {
+        free(news);
+    }
+}
+
+void rules_on_watch(struct rules *rules, enum rules_watch what)
+{
+    struct news *news = xmalloc(sizeof *news);
+    *news = (struct news){.mail = {.deliver = deliver_watch}, .what = what};
+    if (!post(rules, &news->mail)) {
+        free(news);
+    }
+}
+
+/* --- the sweep --- */
+
+bool rules_are_to_be_swept(const struct rules *rules)
+{
+    return atomic_load(&rules->count) > 0 && rules_are_known(rules) && (rules->bus == NULL || bus_is_sweeper(rules->bus));
+}
+
+struct glob_index *rules_list(struct rules *rules, struct rule_state **states, uint32_t *count)
+{
+    struct glob_index *index = NULL;
+    *states = NULL;
+    *count = 0;
+    pthread_mutex_lock(&rules->table_lock);
+    if (rules->table.count > 0 && rule_table_index(&rules->table, &index) == OK) {
+        *states = xcalloc(rules->table.count, sizeof **states);
+        rule_table_list(&rules->table, *states, count);
+    }
+    pthread_mutex_unlock(&rules->table_lock);
+    return index;
+}
+
+struct swept {
+    struct mail mail;
+    uint32_t count;
+    struct rule_state states[];
+};
+
+static void deliver_swept(struct mail *mail, void *owner)
+{
+    struct rules *rules = owner;
+    struct swept *swept = container_of(mail, struct swept, mail);
+    uint32_t retired = 0;
+    for (uint32_t i = 0; i < swept->count; i++) {
+        const struct rule_state *state = &swept->states[i];
+        struct rule *rule = rule_table_find_version(&rules->table, state->hash, state->version);
+        if (rule == NULL) {
+            continue; /* a newer one has taken its place meanwhile */
+        }
+        pthread_mutex_lock(&rules->table_lock);
+        rule->passes++;
+        pthread_mutex_unlock(&rules->table_lock);
+        retired += state->is_retired;
+        if (state->is_retired && rules->bus != NULL) {
+            record_in_background(rules, &rule->event, rule->region, true); /* the watch then takes it away, here as elsewhere */
+        } else if (state->is_retired) {
+            remove_rule(rules, rule);
+        }
+    }
+    if (retired > 0) {
+        log_info(rules->log, "rules: %u hide nothing any more, and are retired", retired);
+    }
+    free(swept);
+    send_index(rules);
+}
+
+void rules_swept(struct rules *rules, const struct rule_state *states, uint32_t count)
+{
+    struct swept *swept = xmalloc(sizeof *swept + count * sizeof swept->states[0]);
+    swept->mail.deliver = deliver_swept;
+    swept->count = count;
+    memcpy(swept->states, states, count * sizeof states[0]);
+    if (!post(rules, &swept->mail)) {
+        free(swept);
+    }
+}
+
+/* --- questions --- */
+
+bool rules_are_known(const struct rules *rules)
+{
+    return atomic_load(&rules->is_known);
+}
+
+bool rules_are_ready(struct rules *rules, char *text, size_t size)
+{
+    uint64_t lost_us = atomic_load(&rules->lost_us);
+    uint64_t away_us = lost_us != 0 ? clock_mono_us() - lost_us : 0;
+    bool is_known = rules_are_known(rules);
+    if (is_known && away_us < LOST_US) {
+        return true;
+    }
+    snprintf(text, size, is_known ? "not watched for %" PRIu64 " s: rules of others may be missing" : "not known yet: rules may be missing",
+             away_us / 1000000);
+    return false;
+}
+
+void rules_write(struct rules *rules, FILE *out)
+{
+    pthread_mutex_lock(&rules->table_lock);
+    rule_table_write(&rules->table, out);
+    pthread_mutex_unlock(&rules->table_lock);
+}
+
+/* --- from start to end --- */
+
+static void *rules_main(void *arg)
+{
+    struct rules *rules = arg;
+    pthread_setname_np(pthread_self(), "rules");
+    while (!atomic_load(&rules->is_ending)) {
+        struct pollfd poll_fd = {.fd = rules->mailbox.fd, .events = POLLIN};
+        poll(&poll_fd, 1, -1);
+        mailbox_drain(&rules->mailbox, rules);
+    }
+    return NULL;
+}
+
+enum err rules_create(const struct config *config, struct log *log, struct metrics *metrics, uint32_t clock_id, struct rules **out)
+{
+    struct rules *rules = xcalloc(1, sizeof *rules);
+    rules->config = config;
+    rules->log = log;
+    rules->metrics = metrics_shard_create(metrics);
+    rules->readers = xcalloc(config->threads, sizeof *rules->readers);
+    list_init(&rules->waiting);
+    version_clock_init(&rules->clock, clock_id, config->max_clock_skew_ms);
+    pthread_mutex_init(&rules->table_lock, NULL);
+    enum err err = mailbox_init(&rules->mailbox);
+    if (err != OK) {
+        rules_destroy(&rules);
+    }
+    *out = rules;
+    return err;
+}
+
+void rules_add_worker(struct rules *rules, struct cache *cache)
+{
+    rules->readers[rules->reader_count++] = (struct reader){.rules = rules, .cache = cache};
+}
+
+enum err rules_start(struct rules *rules, struct bus *bus)
+{
+    rules->bus = bus;
+    if (bus == NULL) {
+        atomic_store(&rules->is_known, true); /* there are none yet, and nobody else makes any */
+    }
+    rules->has_thread = pthread_create(&rules->thread, NULL, rules_main, rules) == 0;
+    return rules->has_thread ? OK : ERR_NOMEM;
+}
+
+void rules_stop(struct rules *rules)
+{
+    if (atomic_exchange(&rules->is_stopping, true)) {
+        return;
+    }
+    while (atomic_load(&rules->posting) > 0) { /* a few instructions each */
+        sched_yield();
+    }
+    atomic_store(&rules->is_ending, true);
+    mailbox_wake(&rules->mailbox);
+    if (rules->has_thread) {
+        pthread_join(rules->thread, NULL);
+        rules->has_thread = false;
+    }
+    while (mailbox_drain(&rules->mailbox, rules) > 0) { /* what the bus has given back */
+    }
+    struct list *link;
+    while ((link = list_pop_front(&rules->waiting)) != NULL) {
+        finish(list_entry(link, struct rules_request, link), ERR_STOPPING, err_text(ERR_STOPPING));
+    }
+}
+
+void rules_destroy(struct rules **out)
+{
+    struct rules *rules = *out;
+    *out = NULL;
+    if (rules == NULL) {
+        return;
+    }
+    rules_stop(rules);
+    mailbox_deinit(&rules->mailbox);
+    pthread_mutex_destroy(&rules->table_lock);
+    rule_table_clear(&rules->table);
+    glob_index_destroy(&rules->index);
+    glob_index_destroy(&rules->next);
+    free(rules->readers);
+    free(rules);
+}

@@ -1,0 +1,71 @@
+/* What:    invalidations by pattern: takes them in, has them recorded in the region and told to the others, and gives every worker the index of
+ *          those in force.
+ * Owns:    its thread, the table of rules and the indexes made of it. Requests are lent to it from rules_submit() until on_done.
+ * Threads: rules_submit(), rules_apply(), rules_on_rule(), rules_on_watch() and the questions from any thread; the rest on the main thread.
+ * Fails:   a request ends with ERR_INVALID (no pattern), ERR_OVERLOAD (too many rules), or the bus's errors; its text says what holds and what not.
+ *
+ *   request ──▶ RECORD in the region's bucket ──▶ SPREAD to the workers ──▶ PUBLISH to the other regions ──▶ on_done
+ *   a rule of another region: the same, without PUBLISH, then delivery_done()
+ *   a rule that another sidecar has recorded: SPREAD
+ *
+ * Without a bus a rule is this process's alone. An index is immutable: a new one is made for all rules that have come meanwhile, sent to every
+ * worker's mailbox, and in force once all have it; only then is the one before freed, and the next one made.
+ */
+#ifndef PROXY_CACHE_RULES_H
+#define PROXY_CACHE_RULES_H
+
+#include "proxy/cache/cache.h"
+#include "proxy/cache/rule_table.h"
+
+#define RULES_TEXT 200
+
+struct rules_request {
+    struct mailbox *reply_to; /* on_done runs where this is drained; NULL: on the thread of the rules */
+    void (*on_done)(struct rules_request *request);
+    uint16_t pattern_len;
+    char pattern[GLOB_MAX];
+
+    enum err err; /* the result */
+    uint64_t version;
+    char text[RULES_TEXT]; /* what went wrong, "" if nothing did */
+
+    struct mail mail; /* from here on the rules' */
+    struct list link;
+    struct record record;
+    struct publication publication;
+    struct delivery *delivery; /* of another region's rule, else NULL */
+    struct rules *rules;
+    uint64_t change; /* in force once this change of the table is */
+};
+
+struct rules;
+
+enum err rules_create(const struct config *config, struct log *log, struct metrics *metrics, uint32_t clock_id, struct rules **out);
+/* Before rules_start(): this worker is given every index. */
+void rules_add_worker(struct rules *rules, struct cache *cache);
+enum err rules_start(struct rules *rules, struct bus *bus); /* or NULL */
+/* In two steps, as the bus is stopped: after the bus and the workers' threads have stopped, and after the workers are destroyed. */
+void rules_stop(struct rules *rules);
+void rules_destroy(struct rules **rules);
+
+void rules_submit(struct rules *rules, struct rules_request *request);
+/* A rule of another region, or one that somebody has recorded: what a bus_sink is told. */
+void rules_apply(struct rules *rules, struct delivery *delivery);
+void rules_on_rule(struct rules *rules, const struct rule_event *event);
+void rules_on_watch(struct rules *rules, enum rules_watch what);
+
+/* For the sweep: whether there are any that this sidecar is to sweep. */
+bool rules_are_to_be_swept(const struct rules *rules);
+/* All of them, malloc'ed in *states, and an index of them, the caller's; NULL: there are none. Any thread. */
+struct glob_index *rules_list(struct rules *rules, struct rule_state **states, uint32_t *count);
+/* What a complete pass has found; takes nothing over. */
+void rules_swept(struct rules *rules, const struct rule_state *states, uint32_t count);
+
+/* Whether all rules of the region have come to all workers once. */
+bool rules_are_known(const struct rules *rules);
+/* For /readyz: false while the region's rules are not, or for some time no longer, known. */
+bool rules_are_ready(struct rules *rules, char *text, size_t size);
+/* The rules in force, as JSON. */
+void rules_write(struct rules *rules, FILE *out);
+
+#endif
