@@ -11,6 +11,8 @@
 
 struct writing {
     struct write write;
+    struct publication publication; /* the intent */
+    bool is_reserved;               /* it is in the spool, neither committed nor cancelled */
     struct operation *op;
     uint64_t seen;         /* the CAS that LOOK saw */
     bool has_lease;        /* LOOK won it, so it must be used or given back */
@@ -37,6 +39,9 @@ static const struct {
 static void drop(struct writing *w)
 {
     struct operation *op = w->op;
+    if (w->is_reserved) { /* nothing was written */
+        bus_cancel(op->cache->bus, &w->publication);
+    }
     chunk_unref(&w->value);
     chunk_unref(&w->current);
     if (w->write.row.found) {
@@ -113,11 +118,25 @@ static void on_published(void *ctx, enum err err)
     }
 }
 
+static void on_committed(struct publication *publication)
+{
+    on_published(container_of(publication, struct writing, publication), publication->err);
+}
+
 /* The key's own region has dropped or replaced what was true before. */
 static void publish(struct writing *w)
 {
     struct operation *op = w->op;
-    publish_key(op->cache, op->request.key, cache_version(op->cache), on_published, w);
+    uint64_t version = cache_version(op->cache);
+    if (!w->is_reserved) {
+        publish_key(op->cache, op->request.key, version, on_published, w);
+        return;
+    }
+    w->is_reserved = false;
+    w->publication.on_done = on_committed;
+    w->publication.event.version = version;
+    w->publication.event.timestamp_ms = clock_wall_ms();
+    bus_commit(op->cache->bus, &w->publication);
 }
 
 static void on_invalidated(void *ctx, enum err err, enum invalidate_result result)
@@ -299,6 +318,39 @@ static void submit(struct writing *w)
     }
 }
 
+static void on_reserved(struct publication *publication)
+{
+    struct writing *w = container_of(publication, struct writing, publication);
+    struct operation *op = w->op;
+    if (publication->err == OK) {
+        w->is_reserved = true;
+        submit(w);
+        return;
+    }
+    enum err err = publication->err;
+    give_back(w);
+    drop(w);
+    operation_fail(op, "not written: what the other regions would have to be told can not be kept: %s", err_text(err));
+}
+
+/* With a spool, the invalidation is on the disk before the database is asked: a sidecar that dies in between tells of it when it is back. */
+static void reserve(struct writing *w)
+{
+    struct operation *op = w->op;
+    struct cache *cache = op->cache;
+    if (cache->bus == NULL || !bus_has_intent(cache->bus)) {
+        submit(w);
+        return;
+    }
+    w->publication = (struct publication){
+        .reply_to = &cache->loop->mailbox,
+        .on_done = on_reserved,
+        .event = {.version = cache_version(cache), .timestamp_ms = clock_wall_ms(), .key_len = (uint16_t)op->request.key.len},
+    };
+    memcpy(w->publication.event.key, op->request.key.data, op->request.key.len);
+    bus_reserve(cache->bus, &w->publication);
+}
+
 /* --- before --- */
 
 /* The client's `cas`: the entry must be there, and have the CAS that is named. What it is the row must be, too. */
@@ -346,7 +398,7 @@ static void on_looked(struct node_call *call, enum err err, const struct meta_re
     w->has_lease = reply->won;
     w->is_tombstone = reply->stale;
     if (!is_cas || take_current(w, reply)) {
-        submit(w);
+        reserve(w);
     }
 }
 

@@ -5,6 +5,7 @@
  *
  *   LOOK: mg K c N<lease ttl> E<now>      the CAS that the key has, or the lease of a stub: who reads meanwhile waits for it, or has the old value
  *     │ node away: answered so; nothing has been written
+ *   RESERVE: with a spool, the invalidation is on the disk first (bus.h)
  *   WRITE: a version is taken ⇢ the writer's thread: the database commits
  *     ├ not stored, not found, refused, failed ──▶ the lease is given back ──▶ answered
  *     ├ in doubt ──▶ tombstone, publish ──▶ answered; SETTLE ⇢ a locking read ──▶ tombstone, publish

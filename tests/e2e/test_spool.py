@@ -12,7 +12,9 @@ from local.cluster import Cluster
 from support import Growth, Wire, log_of, sees, until
 from through import SCHEMA, prepare
 
-NAMESPACES = [{"prefix": "version:", "read": "through", "source": {"table": "packages", "key_column": "name", "value_column": "version"}}]
+SOURCE = {"table": "packages", "key_column": "name", "value_column": "version"}
+NAMESPACES = [{"prefix": "version:", "read": "through", "source": SOURCE},
+              {"prefix": "written:", "read": "through", "write": "through", "source": SOURCE}]
 
 
 @pytest.fixture(scope="module")
@@ -407,3 +409,27 @@ def test_node_and_bus_away(cluster, east, west):
         assert sees(west.outrigger.port, keys[0]) == b"1"
     east.nats.start()
     gone(west, *keys)
+
+
+def test_write_through_is_told_without_its_sidecar(cluster, east, west):
+    """What a write will have to tell is on the disk before the database is asked: killed in between, the sidecar tells it when it is back."""
+    key = "written:intent"
+    with Wire(east.outrigger.port) as wire:
+        assert wire.set(key, b"before") == b"STORED\r\n"
+    until(lambda: sees(west.outrigger.port, key) == b"before", "the row in the other region")
+    assert waiting(east.outrigger) == 0
+    blocker = cluster.primary.connect(SCHEMA)
+    with blocker, blocker.cursor() as cursor:
+        cursor.execute("BEGIN")
+        cursor.execute("SELECT version FROM packages WHERE name = 'intent' FOR UPDATE")
+        with Wire(east.outrigger.port) as wire:
+            wire.send(b"set %s 0 0 5\r\nafter\r\n" % key.encode())
+            kept_in(east.outrigger, 1)
+            until(lambda: any("packages" in (p["Info"] or "") and p["Id"] != blocker.thread_id() for p in cluster.primary.query("SHOW PROCESSLIST")),
+                  "the write waiting for the row")
+            east.outrigger.process.kill()
+        cursor.execute("UPDATE packages SET version = 'after' WHERE name = 'intent'")  # as the write would have it
+        cursor.execute("COMMIT")
+    east.outrigger.start("listening")
+    for region in (east, west):
+        until(lambda: sees(region.outrigger.port, key) == b"after", f"the new row in {region.name}")
