@@ -171,7 +171,7 @@ void bus_commit(struct bus *bus, struct publication *publication)
 
 void bus_cancel(struct bus *bus, struct publication *publication)
 {
-    if (publication->reserved != NULL) {
+    if (publication->reserved != NULL && !atomic_load(&bus->is_stopping)) { /* else the next start finds it, and invalidates too much */
         spooler_clear(bus->spooler, publication);
     }
 }
