@@ -129,6 +129,9 @@ enum spool_parse spool_record_parse(uint64_t number, struct span bytes, struct s
     r->kind = (enum spool_kind)(uint8_t)bytes.data[10];
     r->debts = (uint8_t)bytes.data[11];
     r->id = get64(bytes.data + 16);
+    if (r->kind == SPOOL_CLEARED && !is_zero(span_of(bytes.data + 12, 4))) {
+        return SPOOL_BAD; /* there is one way to write a record */
+    }
     if (r->kind != SPOOL_CLEARED && len >= KEY_AT) {
         r->count = get16(bytes.data + 14);
         r->version = get64(bytes.data + 24);
