@@ -117,6 +117,11 @@ void worker_apply(struct worker *w, struct delivery *delivery)
     mailbox_post(&w->loop.mailbox, &delivery->mail);
 }
 
+struct cache *worker_cache(struct worker *w)
+{
+    return &w->cache;
+}
+
 static void flush_loads(struct worker *w)
 {
     if (w->is_holding) {

@@ -32,6 +32,9 @@ enum err worker_create(const struct worker_context *context, uint32_t index, uin
 /* Starts the thread. Clients are accepted once every node has been tried, so that the first of them does not meet an empty pool. */
 enum err worker_start(struct worker *worker, struct loader *loader, struct writer *writer, struct bus *bus);
 
+/* Its part of the cache, to whose loop questions may be posted from any thread. */
+struct cache *worker_cache(struct worker *worker);
+
 /* Applies an invalidation of another region; any thread. */
 void worker_apply(struct worker *worker, struct delivery *delivery);
 

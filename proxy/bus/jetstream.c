@@ -127,21 +127,36 @@ void answer_clear(struct answer *answer)
 
 /* $JS.ACK.<stream>.<consumer>.<deliveries>.<5 more>, or with <domain>.<account hash>. in front of <stream> (and perhaps more at
  * the end). */
-uint32_t jetstream_deliveries(const char *reply)
+/* The parts of the subject that a message's acknowledgement goes to; 0 if it is no such subject. `shift`: newer servers put two parts in front. */
+static size_t split_reply(const char *reply, const char *tokens[16], size_t *shift)
 {
     if (strncmp(reply, ACK_PREFIX, sizeof ACK_PREFIX - 1) != 0) {
         return 0;
     }
-    const char *tokens[16];
     size_t count = 0;
-    for (const char *at = reply; at != NULL && count < ARRAY_LEN(tokens); count++) {
+    for (const char *at = reply; at != NULL && count < 16; count++) {
         tokens[count] = at;
         const char *dot = strchr(at, '.');
         at = dot == NULL ? NULL : dot + 1;
     }
-    if (count < 9) {
+    *shift = count < 11 ? 0 : 2;
+    return count < 9 ? 0 : count;
+}
+
+uint32_t jetstream_deliveries(const char *reply)
+{
+    const char *tokens[16];
+    size_t shift;
+    if (split_reply(reply, tokens, &shift) == 0) {
         return 0;
     }
-    unsigned long n = strtoul(tokens[count < 11 ? 4 : 6], NULL, 10);
+    unsigned long n = strtoul(tokens[4 + shift], NULL, 10);
     return (uint32_t)MIN(MAX(n, 1UL), 1000000UL);
+}
+
+uint64_t jetstream_pending(const char *reply)
+{
+    const char *tokens[16];
+    size_t shift;
+    return split_reply(reply, tokens, &shift) == 0 ? 0 : strtoull(tokens[8 + shift], NULL, 10);
 }

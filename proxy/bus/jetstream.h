@@ -52,5 +52,7 @@ void answer_clear(struct answer *answer);
 
 /* How often a message has been delivered, from the subject its acknowledgement goes to; 0 if that is no such subject. */
 uint32_t jetstream_deliveries(const char *reply);
+/* How many more wait behind it, from the same; 0 if that is not known. */
+uint64_t jetstream_pending(const char *reply);
 
 #endif
