@@ -146,10 +146,7 @@ static void on_question(struct mail *mail, void *owner)
 
 enum err ask_start(struct asks *asks, struct ask *ask)
 {
-    if (asks->cache_count == 0) {
-        return ERR_UNAVAILABLE;
-    }
-    if (asks->under_way >= asks->max) {
+    if (asks->under_way >= asks->max || asks->cache_count == 0) {
         return ERR_OVERLOAD;
     }
     asks->under_way++;

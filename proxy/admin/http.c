@@ -33,6 +33,7 @@ struct admin {
     struct routes routes;
     struct asks asks;
     struct list clients;
+    bool has_closed; /* a connection has ended */
     char *token;     /* or NULL */
     char *unix_path; /* to be removed at the end, or NULL */
     uint64_t request_us;
@@ -107,7 +108,6 @@ static enum MHD_Result send_response(struct exchange *exchange, const struct htt
     return result;
 }
 
-/* Composes a response in memory, and sends it unless it must wait for a worker. */
 struct composing {
     struct exchange *exchange;
     struct http_response response;
@@ -115,6 +115,7 @@ struct composing {
     size_t len;
 };
 
+/* Composes a response in memory; it is sent unless it must wait for a worker. */
 static bool compose_begin(struct composing *c, struct exchange *exchange)
 {
     *c = (struct composing){.exchange = exchange};
@@ -174,14 +175,9 @@ static enum MHD_Result suspend(struct exchange *exchange, struct ask *ask)
         ask->value_len = exchange->body_len;
         exchange->body = NULL; /* still counted in `bodies`, until the exchange ends */
     }
-    enum err err = ask_start(&admin->asks, ask);
-    if (err == ERR_OVERLOAD) {
+    if (ask_start(&admin->asks, ask) != OK) {
         ask_destroy(&ask);
         return send_error(exchange, MHD_HTTP_TOO_MANY_REQUESTS, "too_many_requests", "too many requests are under way");
-    }
-    if (err != OK) {
-        ask_destroy(&ask);
-        return send_error(exchange, MHD_HTTP_SERVICE_UNAVAILABLE, "unavailable", "there is no worker to ask");
     }
     exchange->ask = ask;
     exchange->is_suspended = true;
@@ -314,8 +310,8 @@ static enum MHD_Result on_request(void *ctx, struct MHD_Connection *connection, 
                                   const char *version, const char *data, size_t *data_len, void **request_ctx)
 {
     struct exchange *exchange = *request_ctx;
-    if (exchange == NULL || exchange->client == NULL) {
-        return MHD_NO; /* never seen: on_uri() makes it */
+    if (exchange->client == NULL) {
+        return MHD_NO; /* never seen */
     }
     if (!exchange->is_begun) {
         return begin(exchange);
@@ -380,6 +376,7 @@ static void on_connection(void *ctx, struct MHD_Connection *connection, void **s
         list_push_back(&admin->clients, &client->link);
         *socket_ctx = client;
     } else if (client != NULL) {
+        admin->has_closed = true;
         list_remove(&client->link);
         free(client);
         *socket_ctx = NULL;
@@ -411,7 +408,11 @@ static int poll_ms(struct admin *admin)
 {
     MHD_UNSIGNED_LONG_LONG library_ms;
     int wait_ms = list_is_empty(&admin->clients) ? -1 : LOOK_MS;
-    if (MHD_get_timeout(admin->daemon, &library_ms) == MHD_YES && (wait_ms < 0 || library_ms < (unsigned)wait_ms)) {
+    if (admin->has_closed) { /* it had stopped listening if that was one of too many, and listens again when it is run */
+        admin->has_closed = false;
+        return 0;
+    }
+    if (MHD_get_timeout(admin->daemon, &library_ms) == MHD_YES && (wait_ms < 0 || library_ms < LOOK_MS)) {
         wait_ms = (int)MIN(library_ms, 1000ULL * LOOK_MS);
     }
     return wait_ms;

@@ -5,7 +5,8 @@ import http.client
 import json
 import os
 import random
-import socket
+import re
+import subprocess
 import threading
 from urllib.parse import quote, quote_from_bytes
 
@@ -14,7 +15,7 @@ import pytest
 import openapi
 from local.cluster import Cluster
 from local.memcached import Memcached
-from support import DEADLINE, Wire, in_threads, until
+from support import DEADLINE, ROOT, Wire, in_threads, until
 from through import NAMESPACES, prepare
 
 TOKEN = "a-token-of-the-tests"
@@ -212,7 +213,7 @@ def test_delete_of_a_loaded_key_is_told(api, cluster):
 def test_write_through(api, cluster):
     assert api.ask("SET", "/cache/stored:one?flags=5", b"1").status == 200
     rows = cluster.primary.query("SELECT value, flags FROM outrigger_entries WHERE cache_key = 'stored:one'", database=cluster.schema)
-    assert [tuple(row) for row in rows] == [(b"1", 5)]
+    assert [(row["value"], row["flags"]) for row in rows] == [(b"1", 5)]
     assert api.ask("GET", "/cache/stored:one").headers["X-Outrigger-State"] == "hit"
     assert api.ask("DEL", "/cache/stored:one").status == 200
     assert not cluster.primary.query("SELECT 1 FROM outrigger_entries WHERE cache_key = 'stored:one'", database=cluster.schema)
@@ -341,8 +342,11 @@ def test_clients_that_go_away(api, west):
 
 @pytest.fixture(scope="module")
 def node(watch, directory):
-    with Memcached(directory, name="alone") as node:
-        yield node
+    node = Memcached(directory, name="alone")
+    try:
+        yield node.start()
+    finally:
+        node.close()
 
 
 def test_token_of_a_file(start, directory, node):
@@ -361,17 +365,12 @@ def test_token_of_a_file(start, directory, node):
     assert TOKEN not in right.ask("GET", "/config").body.decode()
 
 
-def test_public_needs_a_token(directory, node):
+def test_public_needs_a_token(directory, binary, node):
     """--check says so."""
-    from local.outrigger import Outrigger
-    sidecar = Outrigger(directory, {"pool": {"nodes": [node.address]}, "admin": {"listen": "0.0.0.0:9411", "public": True}}, name="public",
-                        arguments=["--check"])
-    sidecar.write_config()
-    sidecar.process.start()
-    until(lambda: not sidecar.process.is_running, "its end")
-    assert "needs token or token_file" in sidecar.process.log.read_text()
-    sidecar.process.is_expected = False
-    sidecar.close()
+    path = directory / "public.yaml"
+    path.write_text(f"pool: {{nodes: ['{node.address}']}}\nadmin: {{listen: '0.0.0.0:9411', public: true}}\n")
+    done = subprocess.run([binary, "--config", path, "--check"], stderr=subprocess.PIPE, text=True, check=False)
+    assert done.returncode == 2 and "public.yaml:2: admin.public: what other hosts can reach needs token or token_file" in done.stderr
 
 
 def test_stop_with_requests_under_way(start, node):
@@ -388,3 +387,24 @@ def test_stop_with_requests_under_way(start, node):
         thread.join()
     finally:
         node.process.resume()
+
+
+# ---- the document
+
+def test_document_and_routes_agree():
+    """Every route of the server's table is in docs/openapi.yaml, and the other way round."""
+    table = (ROOT / "proxy/admin/routes.c").read_text()
+    routes = set(re.findall(r'^    \{"([A-Z]+)", "([^"]+)", \w+, "', table, re.M))
+    assert len(routes) >= 12
+    assert set(openapi.Document().operations()) == routes
+
+
+def test_every_error_code_is_in_the_document():
+    document = openapi.Document().root
+    known = set(document["components"]["schemas"]["Error"]["properties"]["code"]["enum"])
+    used = set()
+    for path in (ROOT / "proxy/admin").glob("*.c"):
+        text = path.read_text()
+        used |= set(re.findall(r'(?:http_response_error|send_error)\([^;]*?, "([a-z_]+)"', text)) | set(re.findall(r'"code", "([a-z_]+)"', text))
+    used |= {"refused", "server_error"}
+    assert used == known
