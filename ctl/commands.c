@@ -6,6 +6,7 @@
 
 #include "common/uri.h"
 #include "ctl/print.h"
+#include "ctl/stats.h"
 #include "ctl/top.h"
 
 #define VALUE_MAX (128UL << 20)
@@ -40,6 +41,24 @@ static void complain(const struct answer *answer)
     }
     fputc('\n', stderr);
     json_decref(json);
+}
+
+enum exit_status command_fetch_metrics(const struct arguments *arguments, char **text)
+{
+    struct answer answer;
+    *text = NULL;
+    enum exit_status status = command_ask(arguments, &(struct question){.method = "GET", .target = "/metrics"}, &answer);
+    if (status != EXIT_DONE) {
+        return status;
+    }
+    if (answer.response.status != 200) {
+        complain(&answer);
+        status = EXIT_FAILED;
+    } else {
+        *text = xstrndup(answer.response.body.data, answer.response.body.len);
+    }
+    answer_free(&answer);
+    return status;
 }
 
 static void write_body(const struct answer *answer)
@@ -342,6 +361,7 @@ const struct command commands[] = {
     {"regions", "", "shows this region and its peers: connected, lag, backlog", "", 0, 0, run_regions},
     {"rules", "", "shows the patterns that are in force", "", 0, 0, run_rules},
     {"config", "", "shows the configuration in force, secrets hidden", "", 0, 0, run_config},
+    {"stats", "[PART]", "shows the metrics, or those with PART in their name", "", 0, 1, stats_run},
     {"top", "", "shows rates, hit rate and latencies, live; q ends it", "on", 0, 0, top_run},
 };
 const uint32_t command_count = ARRAY_LEN(commands);

@@ -46,4 +46,7 @@ extern const uint32_t command_count;
 /* Asks, and tells on stderr what went wrong if it did: EXIT_DONE with the answer to be freed, whatever its status, or EXIT_UNREACHABLE. */
 enum exit_status command_ask(const struct arguments *arguments, const struct question *question, struct answer *answer);
 
+/* The text of /metrics, malloc'ed; NULL with another status than EXIT_DONE. */
+enum exit_status command_fetch_metrics(const struct arguments *arguments, char **text);
+
 #endif

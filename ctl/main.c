@@ -208,30 +208,37 @@ static enum exit_status find_server(struct line *line)
     return EXIT_DONE;
 }
 
-int main(int argc, char **argv)
+static enum exit_status run(struct line *line, int argc, char **argv)
 {
-    const char *address = getenv("OUTRIGGER_ADMIN");
-    static struct line line; /* large, and zero */
-    line.arguments = (struct arguments){.address = address != NULL ? address : DEFAULT_ADDRESS, .ttl = "0", .flags = "0", .interval_s = 2};
-    line.arguments.server.timeout_ms = 30000;
-    line.token_file = getenv("OUTRIGGER_TOKEN_FILE");
-    enum exit_status status = parse(&line, argc, argv);
-    if (status == EXIT_DONE && line.wants_help) {
-        line.command != NULL ? print_command(stdout, line.command) : print_usage(stdout);
+    enum exit_status status = parse(line, argc, argv);
+    if (status == EXIT_DONE && line->wants_help) {
+        line->command != NULL ? print_command(stdout, line->command) : print_usage(stdout);
         return EXIT_DONE;
     }
-    if (status == EXIT_DONE && line.command == NULL) {
+    if (status == EXIT_DONE && line->command == NULL) {
         print_usage(stderr);
         return EXIT_USAGE;
     }
-    status = status == EXIT_DONE ? check(&line) : status;
-    status = status == EXIT_DONE ? find_server(&line) : status;
-    status = status == EXIT_DONE ? line.command->run(&line.arguments) : status;
-    config_address_free(&line.arguments.server.address);
-    if (line.arguments.server.token != NULL) {
-        explicit_bzero(line.arguments.server.token, strlen(line.arguments.server.token));
-        free(line.arguments.server.token);
+    status = status == EXIT_DONE ? check(line) : status;
+    status = status == EXIT_DONE ? find_server(line) : status;
+    return status == EXIT_DONE ? line->command->run(&line->arguments) : status;
+}
+
+int main(int argc, char **argv)
+{
+    const char *address = getenv("OUTRIGGER_ADMIN");
+    struct line *line = xcalloc(1, sizeof *line);
+    line->arguments = (struct arguments){.address = address != NULL ? address : DEFAULT_ADDRESS, .ttl = "0", .flags = "0", .interval_s = 2};
+    line->arguments.server.timeout_ms = 30000;
+    line->token_file = getenv("OUTRIGGER_TOKEN_FILE");
+    enum exit_status status = run(line, argc, argv);
+    char *token = line->arguments.server.token;
+    if (token != NULL) {
+        explicit_bzero(token, strlen(token));
+        free(token);
     }
+    config_address_free(&line->arguments.server.address);
+    free(line);
     if (fflush(stdout) != 0 && status == EXIT_DONE) {
         perror("outriggerctl");
         return EXIT_FAILED;

@@ -2,7 +2,7 @@
 _outriggerctl()
 {
     local current=${COMP_WORDS[COMP_CWORD]} previous=${COMP_WORDS[COMP_CWORD-1]} word command=
-    local commands="get set del invalidate route regions rules config top"
+    local commands="get set del invalidate route regions rules config stats top"
     local options="--address --token-file --json --timeout --help"
     case $previous in
     --token-file) mapfile -t COMPREPLY < <(compgen -f -- "$current"); return ;;

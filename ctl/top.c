@@ -113,25 +113,6 @@ void top_draw(FILE *out, const char *before, const char *after, double seconds, 
 
 /* --- again and again --- */
 
-/* The text of /metrics, malloc'ed. */
-static enum exit_status fetch(const struct arguments *arguments, char **text)
-{
-    struct answer answer;
-    *text = NULL;
-    enum exit_status status = command_ask(arguments, &(struct question){.method = "GET", .target = "/metrics"}, &answer);
-    if (status != EXIT_DONE) {
-        return status;
-    }
-    if (answer.response.status != 200) {
-        fprintf(stderr, "outriggerctl: /metrics: %u\n", answer.response.status);
-        status = EXIT_FAILED;
-    } else {
-        *text = xstrndup(answer.response.body.data, answer.response.body.len);
-    }
-    answer_free(&answer);
-    return status;
-}
-
 /* True when q was typed, or there is no more input. */
 static bool is_over(unsigned interval_s, bool is_terminal)
 {
@@ -155,10 +136,10 @@ enum exit_status top_run(const struct arguments *arguments)
     char *before = NULL;
     char *after = NULL;
     uint64_t before_us = clock_mono_us();
-    enum exit_status status = fetch(arguments, &before);
+    enum exit_status status = command_fetch_metrics(arguments, &before);
     bool is_last = false;
     while (status == EXIT_DONE && !is_last && !is_over(arguments->interval_s, is_terminal)) {
-        status = fetch(arguments, &after);
+        status = command_fetch_metrics(arguments, &after);
         uint64_t after_us = clock_mono_us();
         if (status != EXIT_DONE) {
             break;

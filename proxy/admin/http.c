@@ -299,9 +299,7 @@ static enum MHD_Result dispatch(struct exchange *exchange, const char *method)
         return compose_send(&c);
     }
     struct ask *ask = c.response.ask;
-    if (compose_end(&c)) {
-        free(c.body);
-    }
+    free(compose_end(&c) ? c.body : NULL);
     return suspend(exchange, ask);
 }
 
