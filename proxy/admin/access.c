@@ -22,8 +22,22 @@ bool access_is_granted(const char *authorization, const char *token)
     return different == 0;
 }
 
-bool access_is_open(const char *uri)
+static bool is_open(const char *uri)
 {
     struct span path = span_of(uri, strcspn(uri, "?"));
     return span_eq(path, SPAN_LIT("/healthz")) || span_eq(path, SPAN_LIT("/readyz"));
+}
+
+const struct access_refusal *access_judge(const struct access *access)
+{
+    static const struct access_refusal untrusted = {401, "unauthorized", "this needs a header \"Authorization: Bearer TOKEN\" with the right token"};
+    static const struct access_refusal too_large = {413, "too_large", "the body is too large"};
+    static const struct access_refusal too_many = {429, "too_many_requests", "too many large bodies are under way"};
+    if (!access->is_trusted && !is_open(access->uri)) {
+        return &untrusted;
+    }
+    if (access->body_len > access->body_max) {
+        return &too_large;
+    }
+    return access->body_len > access->bodies_left ? &too_many : NULL;
 }

@@ -23,6 +23,7 @@
 #define LOOK_MS 200             /* how often deadlines are looked at while there are connections */
 #define CONNECTION_MEMORY 32768 /* request line and headers must fit, and a read buffer beside them */
 #define BODY_MAX 65536          /* of what is no value */
+#define SWALLOW_MAX (8UL << 20) /* the body of a request that is refused is still read, so that the client gets to its answer */
 #define BODIES_MIN (64UL << 20) /* all together, at least */
 
 struct admin {
@@ -62,6 +63,7 @@ struct exchange {
     struct client *client;
     char *uri; /* as it came */
     bool is_begun;
+    const struct access_refusal *refusal; /* or NULL */
     bool is_suspended;
     bool is_resumed; /* to be answered now */
     char *body;
@@ -225,29 +227,35 @@ static size_t body_max(const struct exchange *exchange)
     return strncmp(exchange->uri, "/cache/", 7) == 0 ? MAX(exchange->admin->value_max, (size_t)BODY_MAX) : BODY_MAX;
 }
 
-/* The headers are there. */
+static enum MHD_Result refuse(struct exchange *exchange)
+{
+    return send_error(exchange, exchange->refusal->status, exchange->refusal->code, exchange->refusal->message);
+}
+
+/* A client that were refused now might break off over its own sending, and not see why: its body is read first, and dropped. */
 static enum MHD_Result begin(struct exchange *exchange)
 {
     struct admin *admin = exchange->admin;
-    exchange->is_begun = true;
-    if (!is_trusted(admin, exchange->connection) && !access_is_open(exchange->uri)) {
-        return send_error(exchange, MHD_HTTP_UNAUTHORIZED, "unauthorized", "this needs a header \"Authorization: Bearer TOKEN\" with the right token");
-    }
     const char *text = MHD_lookup_connection_value(exchange->connection, MHD_HEADER_KIND, MHD_HTTP_HEADER_CONTENT_LENGTH);
     uint64_t announced = text != NULL ? strtoull(text, NULL, 10) : 0;
-    if (announced > body_max(exchange)) {
-        return send_error(exchange, MHD_HTTP_CONTENT_TOO_LARGE, "too_large", "the body is too large");
-    }
-    if (announced > admin->bodies_max - admin->bodies) {
-        return send_error(exchange, MHD_HTTP_TOO_MANY_REQUESTS, "too_many_requests", "too many large bodies are under way");
-    }
-    return MHD_YES;
+    exchange->is_begun = true;
+    exchange->refusal = access_judge(&(struct access){
+        .is_trusted = is_trusted(admin, exchange->connection),
+        .uri = exchange->uri,
+        .body_len = announced,
+        .body_max = body_max(exchange),
+        .bodies_left = admin->bodies_max - admin->bodies,
+    });
+    return exchange->refusal == NULL || announced <= SWALLOW_MAX ? MHD_YES : refuse(exchange);
 }
 
 /* One more piece of the body; MHD_NO ends the connection. */
 static enum MHD_Result take_body(struct exchange *exchange, const char *data, size_t len)
 {
     struct admin *admin = exchange->admin;
+    if (exchange->refusal != NULL) {
+        return MHD_YES;
+    }
     if (len > body_max(exchange) - exchange->body_len || len > admin->bodies_max - admin->bodies) {
         return MHD_NO; /* chunked, or more than was announced: it can not be told any more */
     }
@@ -308,9 +316,6 @@ static enum MHD_Result on_request(void *ctx, struct MHD_Connection *connection, 
                                   const char *version, const char *data, size_t *data_len, void **request_ctx)
 {
     struct exchange *exchange = *request_ctx;
-    if (exchange->client == NULL) {
-        return MHD_NO; /* never seen */
-    }
     if (!exchange->is_begun) {
         return begin(exchange);
     }
@@ -322,21 +327,19 @@ static enum MHD_Result on_request(void *ctx, struct MHD_Connection *connection, 
     if (exchange->is_resumed) {
         return finish(exchange);
     }
-    return dispatch(exchange, method);
+    return exchange->refusal != NULL ? refuse(exchange) : dispatch(exchange, method);
 }
 
 /* The first that is seen of a request: its URI, before anything is decoded. */
 static void *on_uri(void *ctx, const char *uri, struct MHD_Connection *connection)
 {
     struct exchange *exchange = xcalloc(1, sizeof *exchange);
-    const union MHD_ConnectionInfo *info = MHD_get_connection_info(connection, MHD_CONNECTION_INFO_SOCKET_CONTEXT);
     exchange->admin = ctx;
+    const union MHD_ConnectionInfo *info = MHD_get_connection_info(connection, MHD_CONNECTION_INFO_SOCKET_CONTEXT);
     exchange->connection = connection;
-    exchange->client = info != NULL ? info->socket_context : NULL;
+    exchange->client = info->socket_context; /* on_connection() made it */
     exchange->uri = xstrdup(uri); /* bounded by CONNECTION_MEMORY */
-    if (exchange->client != NULL) {
-        exchange->client->exchange = exchange;
-    }
+    exchange->client->exchange = exchange;
     return exchange;
 }
 
@@ -349,10 +352,8 @@ static void on_completed(void *ctx, struct MHD_Connection *connection, void **re
         return;
     }
     give_up(exchange);
-    if (exchange->client != NULL) {
-        exchange->client->exchange = NULL;
-        exchange->client->expires_us = clock_mono_us() + admin->request_us; /* for the next request, where there is one */
-    }
+    exchange->client->exchange = NULL;
+    exchange->client->expires_us = clock_mono_us() + admin->request_us; /* for the next request, where there is one */
     admin->bodies -= exchange->body_len;
     ask_destroy(&exchange->ask);
     free(exchange->body);

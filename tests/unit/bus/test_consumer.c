@@ -1,4 +1,5 @@
 #include "proxy/bus/consumer.h"
+#include "proxy/bus/jetstream.h"
 
 #include "tests/unit/bus/fake_transport.h"
 #include "tests/unit/check_main.h"
@@ -488,11 +489,23 @@ START_TEST(a_full_link_is_no_loss)
 }
 END_TEST
 
+/* What waits behind a message, from where its acknowledgement goes: both forms that servers use. */
+START_TEST(backlog)
+{
+    ck_assert_uint_eq(jetstream_pending("$JS.ACK.INVAL_east.to_west.1.7.7.1795464000000000000.42"), 42);
+    ck_assert_uint_eq(jetstream_pending("$JS.ACK.hub.ACCHASH.INVAL_east.to_west.2.7.7.1795464000000000000.43.token"), 43);
+    ck_assert_uint_eq(jetstream_pending("$JS.ACK.INVAL_east.to_west.1"), 0);
+    ck_assert_uint_eq(jetstream_pending("$JS.API.INVAL_east.to_west.1.7.7.1795464000000000000.42"), 0);
+    ck_assert_uint_eq(jetstream_pending(""), 0);
+}
+END_TEST
+
 int main(void)
 {
     Suite *suite = suite_create("bus/consumer");
     TCase *tc = tcase_create("consumer");
     tcase_add_checked_fixture(tc, setup, teardown);
+    tcase_add_test(tc, backlog);
     tcase_add_test(tc, creates_and_pulls);
     tcase_add_test(tc, acknowledges_when_all_is_applied);
     tcase_add_test(tc, delivery_done_comes_by_mail);
