@@ -78,6 +78,7 @@ def test_a_hanging_database_is_left_alone_and_returned_to(cluster, west):
     names = [west.fresh() for _ in range(60)]
     with Wire(west.port) as wire:
         assert wire.get("version:p1") == b"v1"
+        until(lambda: connections(cluster.primary) == 4, "all connections, so that it is not the lack of them that ends loads at once")
         cluster.primary.process.pause()
         growth = Growth(sidecar)
         first = [Asking(sidecar, f"version:{name}") for name in names[:8]]

@@ -302,7 +302,7 @@ def test_value_larger_than_an_item_of_the_node(wire, west, growth):
     west.query("INSERT INTO texts VALUES ('item', REPEAT('x', 1048576), 3, NULL)")
     for _ in range(3):
         assert wire.gets("text:item")[:2] == (b"x" * 1048576, 3)
-    growth.becomes(loads=3, hits=0, fills=0, lease_waits=0)
+    growth.becomes(loads=3, hits=0, fills=0, lease_timeouts=0)
     assert growth.of("outrigger_errors_total", source="node", error="remote") == 3
 
 
