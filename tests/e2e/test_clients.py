@@ -172,8 +172,8 @@ def test_pylibmc_cas(server):
 def test_pylibmc_compressed_and_large(libmemcached):
     text = "all work and no play " * 200_000
     assert libmemcached.set("big", text, min_compress_len=1000) and libmemcached.get("big") == text
-    with pytest.raises(pylibmc.Error):
-        libmemcached.set("too big", b"x" * (MEGABYTE + 1))
+    with pytest.raises(pylibmc.TooBig):
+        libmemcached.set("too-big", b"x" * (MEGABYTE + 1))
     assert libmemcached.get("big") == text
 
 
