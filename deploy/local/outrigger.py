@@ -2,6 +2,7 @@
 
 import copy
 import http.client
+import json
 from pathlib import Path
 from typing import Any, Mapping, Optional, Sequence, Tuple
 
@@ -71,11 +72,12 @@ class Outrigger:
             raise RuntimeError(f"{status} {text.strip()}")
         return True
 
-    def http(self, method: str, path: str, timeout: float = 5.0) -> Tuple[int, str]:
-        """A request to its admin port: status and body. Fails with OSError."""
+    def http(self, method: str, path: str, timeout: float = 5.0, body: object = None) -> Tuple[int, str]:
+        """A request to its admin port, with `body` as JSON: status and body. Fails with OSError."""
+        headers = {} if body is None else {"Content-Type": "application/json"}
         connection = http.client.HTTPConnection("127.0.0.1", self.admin_port, timeout=timeout)
         try:
-            connection.request(method, path)
+            connection.request(method, path, None if body is None else json.dumps(body), headers)
             response = connection.getresponse()
             return response.status, response.read().decode(errors="replace")
         finally:

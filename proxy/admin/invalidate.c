@@ -173,10 +173,11 @@ void job_start(struct job *job, void (*on_done)(void *ctx), void *ctx)
 
 /* --- told --- */
 
-static unsigned http_status(enum err err)
+/* 202: done here, and on the disk for everybody else. */
+static unsigned http_status(enum err err, bool is_owed)
 {
     switch (err) {
-    case OK: return 200;
+    case OK: return is_owed ? 202 : 200;
     case ERR_INVALID: return 400;
     case ERR_OVERLOAD: return 507;
     default: return 503;
@@ -191,6 +192,9 @@ static void describe_rule(const struct rules_request *rule, json_t *out)
     json_object_set_new(out, "pattern", pattern != NULL ? pattern : json_null()); /* bytes that JSON has no text for */
     if (rule->version != 0) {
         json_object_set_new(out, "version", json_string(version));
+    }
+    if (rule->is_owed) {
+        json_object_set_new(out, "spooled", json_true());
     }
     if (rule->err != OK) {
         json_object_set_new(out, "error", json_string(rule->text));
@@ -218,6 +222,7 @@ void job_write(const struct job *job, struct http_response *response)
         const struct item *item = &job->items[i];
         json_t *out = json_object();
         enum err err = OK;
+        bool is_owed = item->is_pattern && item->rule.is_owed;
         if (item->is_pattern) {
             describe_rule(&item->rule, out);
             err = item->rule.err;
@@ -226,7 +231,7 @@ void job_write(const struct job *job, struct http_response *response)
             err = item->errand.status == REPLY_DELETED || item->errand.status == REPLY_NOT_FOUND ? OK : ERR_UNAVAILABLE;
         }
         failed += err != OK;
-        response->status = MAX(response->status, http_status(err));
+        response->status = MAX(response->status, http_status(err, is_owed));
         json_array_append_new(results, out);
     }
     json_object_set_new(root, "failed", json_integer(failed));

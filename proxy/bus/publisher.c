@@ -61,8 +61,7 @@ static void count_failure(struct publisher *p, enum err err)
 static void give_up(struct publisher *p, struct publication *publication, enum err err)
 {
     count_failure(p, err);
-    /* A record of the spool holds a key: a pattern that could not be published is an error to whoever made it. */
-    if (p->spool != NULL && err != ERR_INVALID && !publication->event.is_pattern) {
+    if (p->spool != NULL && err != ERR_INVALID) {
         p->spool->take(p->spool->ctx, publication);
     } else {
         publication_finish(publication, err);

@@ -10,7 +10,8 @@
 void replayer_init(struct replayer *r, const struct config *config, struct transport *transport, struct log *log, uint64_t seed)
 {
     *r = (struct replayer){.transport = transport, .log = log, .region = config->region, .due_us = UINT64_MAX};
-    jetstream_key_subject(config->region, r->subject);
+    jetstream_key_subject(config->region, r->key_subject);
+    jetstream_rule_subject(config->region, r->rule_subject);
     jetstream_stream_name(config->region, r->stream);
     backoff_init(&r->backoff, RETRY_MIN_MS, RETRY_MAX_MS, seed);
 }
@@ -85,7 +86,8 @@ uint64_t replayer_step(struct replayer *r, uint64_t now_us)
     if (r->due_us <= now_us) {
         char reply[SUBJECT_MAX];
         snprintf(reply, sizeof reply, "%s.r.%" PRIu64, r->transport->inbox, r->number);
-        struct outgoing out = {.subject = r->subject, .reply = reply, .msg_id = r->msg_id, .data = span_of(r->data, r->len)};
+        const char *subject = r->replay->events[0].is_pattern ? r->rule_subject : r->key_subject;
+        struct outgoing out = {.subject = subject, .reply = reply, .msg_id = r->msg_id, .data = span_of(r->data, r->len)};
         enum err err = r->transport->ops->send(r->transport, &out);
         r->sent_us = now_us;
         r->due_us = now_us + (err == OK ? SILENCE_US : backoff_next_us(&r->backoff));

@@ -18,7 +18,7 @@
 
 #define REPLAY_PAUSE_US 10000 /* 50,000 events a second */
 
-/* Events that go in one message. */
+/* Events that go in one message: of keys, or of patterns. */
 struct replay {
     struct mail mail;
     uint32_t count;
@@ -36,7 +36,8 @@ struct replayer {
     void (*on_done)(void *ctx, struct replay *replay); /* the stream has it */
     void (*on_no_stream)(void *ctx);
     void *ctx;
-    char subject[SUBJECT_MAX];
+    char key_subject[SUBJECT_MAX];
+    char rule_subject[SUBJECT_MAX];
     char stream[NAME_MAX_LEN];
     bool is_up;
     struct replay *replay; /* or NULL */

@@ -51,6 +51,7 @@ static struct spool_entry *entry_create(const struct spool_record *r)
     e->count = r->count;
     e->kind = (uint8_t)r->kind;
     e->debts = r->kind == SPOOL_OWED ? r->debts : 0;
+    e->is_pattern = r->is_pattern;
     e->home = HOME_UNKNOWN;
     e->key_len = (uint16_t)r->key.len;
     memcpy(e->key, r->key.data, r->key.len);
@@ -69,6 +70,7 @@ static struct spool_record record_of(const struct spool_entry *e)
         .sender = e->sender,
         .message = e->message,
         .count = e->count,
+        .is_pattern = e->is_pattern,
         .key = span_of(e->key, e->key_len),
     };
 }

@@ -34,6 +34,7 @@ struct spool_entry {
     uint16_t count;
     uint8_t kind;  /* SPOOL_RESERVED or SPOOL_OWED */
     uint8_t debts;
+    bool is_pattern;
     bool is_lent[2]; /* the user's: somebody is busy with the debt to the bus, to the node */
     uint16_t home;   /* the user's: the node that has not got it, once that is known */
     uint16_t key_len;

@@ -9,6 +9,7 @@ static const char magic[8] = {'O', 'U', 'T', 'R', 'S', 'P', 'L', '1'};
 
 #define CHECKED_FROM 8 /* the checksum itself is not */
 #define KEY_AT 56
+#define PATTERN_FLAG 0x80U
 #define ID_MAX (UINT64_MAX >> 1)
 
 static void put64(char *at, uint64_t value)
@@ -67,7 +68,7 @@ size_t spool_record_write(uint64_t number, const struct spool_record *r, char ou
     bool is_cleared = r->kind == SPOOL_CLEARED;
     put16(out + 8, (uint16_t)len);
     out[10] = (char)r->kind;
-    out[11] = (char)r->debts;
+    out[11] = (char)(uint8_t)(r->debts | (r->is_pattern ? PATTERN_FLAG : 0));
     put16(out + 12, is_cleared ? 0 : (uint16_t)r->key.len);
     put16(out + 14, is_cleared ? 0 : r->count);
     put64(out + 16, r->id);
@@ -99,9 +100,9 @@ static bool is_valid(const struct spool_record *r, size_t len)
         return false;
     }
     if (r->kind == SPOOL_CLEARED) {
-        return len == SPOOL_CLEARED_LEN && r->debts != 0;
+        return len == SPOOL_CLEARED_LEN && r->debts != 0 && !r->is_pattern;
     }
-    return (r->kind == SPOOL_RESERVED || (r->kind == SPOOL_OWED && r->debts != 0)) && r->key.len >= 1 && r->key.len <= KEY_MAX &&
+    return ((r->kind == SPOOL_RESERVED && !r->is_pattern) || (r->kind == SPOOL_OWED && r->debts != 0)) && r->key.len >= 1 && r->key.len <= KEY_MAX &&
            len == KEY_AT + r->key.len && r->version >= 1 && r->version <= VERSION_MAX && r->timestamp_ms >= 1 &&
            r->timestamp_ms <= version_ms(VERSION_MAX);
 }
@@ -127,7 +128,8 @@ enum spool_parse spool_record_parse(uint64_t number, struct span bytes, struct s
         return SPOOL_BAD;
     }
     r->kind = (enum spool_kind)(uint8_t)bytes.data[10];
-    r->debts = (uint8_t)bytes.data[11];
+    r->debts = (uint8_t)bytes.data[11] & (uint8_t)~PATTERN_FLAG;
+    r->is_pattern = ((uint8_t)bytes.data[11] & PATTERN_FLAG) != 0;
     r->id = get64(bytes.data + 16);
     if (r->kind == SPOOL_CLEARED && !is_zero(span_of(bytes.data + 12, 4))) {
         return SPOOL_BAD; /* there is one way to write a record */

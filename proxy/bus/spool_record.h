@@ -4,7 +4,7 @@
  * Fails:   parsing tells what was torn off in the middle of a write (it ends with the file) from what has been damaged since.
  *
  *   segment:  "OUTRSPL1", u64 number, u64 checksum of both;  then records, one behind the other
- *   record:   u64 checksum, u16 length, u8 kind, u8 debts, u16 key length, u16 count, u64 id
+ *   record:   u64 checksum, u16 length, u8 kind, u8 debts (| 0x80: the key is a pattern), u16 key length, u16 count, u64 id
  *             and, unless it is SPOOL_CLEARED: u64 version, timestamp, sender, message;  the key
  *
  * All numbers are little-endian. The checksum is the xxHash of all that follows it, with the segment's number as seed: what a disk keeps
@@ -28,7 +28,7 @@ enum spool_kind {
 /* Who has to be told yet. */
 enum spool_debt {
     DEBT_BUS = 1,  /* the other regions: this region's stream has not acknowledged it */
-    DEBT_NODE = 2, /* this region's own pool: the key's home node has not got it */
+    DEBT_NODE = 2, /* this region itself: the key's home node has not got it, or the region's record not the rule */
     DEBTS = DEBT_BUS | DEBT_NODE,
 };
 
@@ -42,6 +42,7 @@ struct spool_record {
     uint64_t sender;  /* the message it was last sent in, as publisher.h numbers them; 0: none */
     uint64_t message;
     uint16_t count;   /* of that message's events */
+    bool is_pattern;  /* of SPOOL_OWED: the key is a pattern, the event a rule */
     struct span key;
 };
 

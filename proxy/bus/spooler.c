@@ -65,9 +65,15 @@ struct owed_delivery {
 
 /* --- entries --- */
 
+/* Whether a debt to this region holds back reads of a key; a rule is in force by itself. */
+static bool is_key_owed(const struct publication *p)
+{
+    return p->kind == SPOOL_OWED && (p->debts & DEBT_NODE) && !p->event.is_pattern;
+}
+
 static void clear(struct spooler *s, struct spool_entry *e, uint8_t debts)
 {
-    if (e->debts & debts & DEBT_NODE) {
+    if ((e->debts & debts & DEBT_NODE) && !e->is_pattern) {
         owed_remove(s->owed, span_of(e->key, e->key_len));
     }
     bool is_gone = e->kind == SPOOL_RESERVED || (e->debts & ~debts) == 0;
@@ -99,6 +105,7 @@ static void event_of(const struct spool_entry *e, struct invalidation *out)
     out->version = e->version;
     out->timestamp_ms = e->timestamp_ms;
     out->key_len = e->key_len;
+    out->is_pattern = e->is_pattern;
     memcpy(out->key, e->key, e->key_len);
 }
 
@@ -109,7 +116,7 @@ static void finish(struct spooler *s, struct publication *p, enum err err)
     if (err != OK) {
         p->reserved = NULL;
         metrics_add(s->metrics, METRIC_ERRORS, metric_index2(SOURCE_BUS, ERR_COUNT, err), 1);
-        if (p->kind == SPOOL_OWED && (p->debts & DEBT_NODE)) {
+        if (is_key_owed(p)) {
             owed_remove(s->owed, span_of(p->event.key, p->event.key_len));
         }
     }
@@ -147,6 +154,7 @@ static void add(struct spooler *s, struct publication *p)
         .sender = p->sender,
         .message = p->message,
         .count = p->count,
+        .is_pattern = event->is_pattern,
         .key = span_of(event->key, event->key_len),
     };
     struct spool_entry *entry;
@@ -185,12 +193,12 @@ static void on_taken(struct mail *mail, void *owner)
 void spooler_take(struct spooler *s, struct publication *p)
 {
     bool is_too_much = atomic_fetch_add(&s->taken, 1) >= s->context.config->bus->max_pending && p->reserved == NULL;
-    if (p->kind == SPOOL_OWED && (p->debts & DEBT_NODE)) { /* before the client has its answer */
+    if (is_key_owed(p)) { /* before the client has its answer */
         owed_add(s->owed, span_of(p->event.key, p->event.key_len));
     }
     if (is_too_much) {
         atomic_fetch_sub(&s->taken, 1);
-        if (p->kind == SPOOL_OWED && (p->debts & DEBT_NODE)) {
+        if (is_key_owed(p)) {
             owed_remove(s->owed, span_of(p->event.key, p->event.key_len));
         }
         publication_finish(p, ERR_OVERLOAD);
@@ -268,7 +276,7 @@ static void gather(struct spooler *s, struct replay *r)
     r->count = 0;
     for (struct spool_entry *e = s->replay_at; e != NULL && r->count < PUBLISH_EVENTS_MAX && looked < GROUP_LOOK; looked++) {
         bool is_ours = e->kind == SPOOL_OWED && (e->debts & DEBT_BUS) && !e->is_lent[0] && e->sender == first->sender &&
-                       (e->sender == 0 || e->message == first->message);
+                       e->is_pattern == first->is_pattern && (e->sender == 0 || e->message == first->message);
         if (is_ours) {
             e->is_lent[0] = true;
             r->entries[r->count] = e;
@@ -486,7 +494,7 @@ static void tell_found(struct spooler *s)
                  config->bus->spool->directory, c.owed_to_bus, c.owed_to_nodes, c.reserved);
     }
     for (struct spool_entry *e = spool_first(s->spool); e != NULL; e = spool_next(s->spool, e)) {
-        if (e->kind == SPOOL_RESERVED || (e->debts & DEBT_NODE)) {
+        if (e->kind == SPOOL_RESERVED || ((e->debts & DEBT_NODE) && !e->is_pattern)) {
             owed_add(s->owed, span_of(e->key, e->key_len));
         }
         s->newest_old = e->id;

@@ -106,7 +106,9 @@ static void on_published(struct publication *publication)
 {
     struct rules_request *request = container_of(publication, struct rules_request, publication);
     if (publication->err != OK) {
-        fail(request, publication->err, "in force in this region, but the other regions could not be told: bus: %s; send it again");
+        fail(request, publication->err,
+             request->is_owed ? "in force in this sidecar only, as the bus is away and the spool has not taken it: %s; send it again"
+                              : "in force in this region, but the other regions could not be told: bus: %s; send it again");
         return;
     }
     finish(request, OK, "");
@@ -116,12 +118,16 @@ static void on_published(struct publication *publication)
 static void on_spread(struct rules *rules, struct rules_request *request)
 {
     if (request->delivery != NULL || rules->bus == NULL) {
-        finish(request, OK, "");
+        finish(request, request->record.err, "");
         return;
     }
     request->publication = (struct publication){
         .reply_to = &rules->mailbox, .on_done = on_published, .event = request->record.event};
-    bus_publish(rules->bus, &request->publication);
+    if (request->is_owed) {
+        bus_owe(rules->bus, &request->publication, true);
+    } else {
+        bus_publish(rules->bus, &request->publication);
+    }
 }
 
 static void on_sent(struct rules *rules)
@@ -275,7 +281,7 @@ static void spread(struct rules *rules, struct rules_request *request)
 {
     const struct invalidation *event = &request->record.event;
     struct rule *old = rule_table_find(&rules->table, span_of(event->key, event->key_len));
-    if (rules->bus != NULL && old != NULL && old->event.version < event->version) {
+    if (rules->bus != NULL && request->record.err == OK && old != NULL && old->event.version < event->version) {
         record_in_background(rules, &old->event, old->region, true); /* the new one covers all that it did */
     }
     struct rule *rule = put(rules, event, request->record.region);
@@ -285,14 +291,29 @@ static void spread(struct rules *rules, struct rules_request *request)
     send_index(rules);
 }
 
+static bool is_covered(struct rules *rules, const struct invalidation *event)
+{
+    const struct rule *rule = rule_table_find(&rules->table, span_of(event->key, event->key_len));
+    return rule != NULL && rule->event.version >= event->version;
+}
+
+/* What can not be recorded is in force here at once, and the spool sees to it that everybody else hears of it, after a restart, too. */
 static void on_recorded(struct record *record)
 {
     struct rules_request *request = container_of(record, struct rules_request, record);
-    if (record->err != OK) {
+    struct rules *rules = request->rules;
+    const struct delivery *delivery = request->delivery;
+    bool is_ours = delivery == NULL || delivery->peer == PEER_NONE;
+    request->is_owed = record->err != OK && is_ours && bus_has_spool(rules->bus);
+    if (request->is_owed && delivery != NULL && is_covered(rules, &record->event)) {
+        finish(request, record->err, ""); /* tried again by the spool, and in force already */
+        return;
+    }
+    if (record->err != OK && !request->is_owed) {
         fail(request, record->err, "nothing is invalidated: the rule could not be recorded in this region: bus: %s; send it again");
         return;
     }
-    spread(request->rules, request);
+    spread(rules, request);
 }
 
 static void record(struct rules *rules, struct rules_request *request)
@@ -335,6 +356,7 @@ void rules_submit(struct rules *rules, struct rules_request *request)
 {
     request->err = OK;
     request->version = 0;
+    request->is_owed = false;
     request->text[0] = '\0';
     request->delivery = NULL;
     list_init(&request->link);
@@ -351,9 +373,10 @@ static void deliver_delivery(struct mail *mail, void *owner)
     struct rules *rules = owner;
     struct rules_request *request = container_of(mail, struct rules_request, mail);
     struct invalidation event = request->delivery->event;
-    const struct config_peer *peer = &rules->config->bus->peers[request->delivery->peer];
+    bool is_own = request->delivery->peer == PEER_NONE; /* from the spool: this region's record may not have it */
+    const char *region = is_own ? rules->config->region : rules->config->bus->peers[request->delivery->peer].region;
     struct rule *rule = rule_table_find(&rules->table, span_of(event.key, event.key_len));
-    if (rule != NULL && rule->event.version >= event.version) { /* delivered again, or late: what it says holds already */
+    if (!is_own && rule != NULL && rule->event.version >= event.version) { /* delivered again, or late: what it says holds already */
         request->record.event = event;
         request->change = rules->change;
         if (rules->is_sending) {
@@ -367,9 +390,11 @@ static void deliver_delivery(struct mail *mail, void *owner)
         event.key[0] = '*';
         event.key_len = 1;
     }
-    event.version = version_above(rules, event.version);
+    rule = rule_table_find(&rules->table, span_of(event.key, event.key_len));
+    bool is_known = is_own && rule != NULL && rule->event.version >= event.version;
+    event.version = is_known ? rule->event.version : version_above(rules, event.version);
     request->record = (struct record){.event = event};
-    snprintf(request->record.region, sizeof request->record.region, "%s", peer->region);
+    snprintf(request->record.region, sizeof request->record.region, "%s", region);
     record(rules, request);
 }
 

@@ -5,6 +5,7 @@
  * Fails:   a request ends with ERR_INVALID (no pattern), ERR_OVERLOAD (too many rules), or the bus's errors; its text says what holds and what not.
  *
  *   request ──▶ RECORD in the region's bucket ──▶ SPREAD to the workers ──▶ PUBLISH to the other regions ──▶ on_done
+ *                    └── can not be recorded, with a spool ──▶ SPREAD ──▶ the spool owes it to the record and to the other regions ──▶ on_done
  *   a rule of another region: the same, without PUBLISH, then delivery_done()
  *   a rule that another sidecar has recorded: SPREAD
  *
@@ -27,6 +28,7 @@ struct rules_request {
 
     enum err err; /* the result */
     uint64_t version;
+    bool is_owed; /* OK, but as yet in force in this sidecar only: the bus is away, the spool has it for everybody else */
     char text[RULES_TEXT]; /* what went wrong, "" if nothing did */
 
     struct mail mail; /* from here on the rules' */

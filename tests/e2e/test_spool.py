@@ -1,6 +1,7 @@
 """Invalidations that nobody can be told of: they wait on the disk of the host, survive the sidecar, and are told when that can be done. Two
 regions, one sidecar each; tests/unit/bus/test_spool.c has the log itself."""
 
+import json
 import re
 import resource
 import shutil
@@ -133,6 +134,62 @@ def test_the_sidecar_is_killed_meanwhile(east, west):
     gone(west, *keys)
     drained(east.outrigger)
     heard.reaches(1500, "outrigger_bus_applied_total")  # or more: what was not acknowledged in time comes again
+
+
+def hides(sidecar, pattern: str) -> "tuple[int, dict]":
+    status, text = sidecar.http("POST", "/invalidate", body={"patterns": [pattern]})
+    return status, json.loads(text)["results"][0]
+
+
+def known_rules(sidecar) -> "dict[str, int]":
+    return {rule["pattern"]: int(rule["version"]) for rule in json.loads(sidecar.http("GET", "/rules")[1])["rules"]}
+
+
+def test_a_pattern_waits_for_nats(east, west):
+    """In force in this sidecar at once, after a kill -9 as well; in the region's record and in the other region once NATS is back."""
+    keys = [f"pattern:{i}" for i in range(5)]
+    fill(east, *keys)
+    fill(west, *keys, "other")
+    lose_nats(east)
+    status, result = hides(east.outrigger, "pattern:*")
+    assert status == 202 and result["spooled"] is True and "error" not in result
+    unseen_by(east, *keys)
+    assert sees(west.outrigger.port, keys[0]) == b"1"
+    restart(east)
+    until(lambda: known_rules(east.outrigger) == {"pattern:*": int(result["version"])}, "the rule in force again")
+    unseen_by(east, *keys)
+    assert waiting(east.outrigger) == 1
+    east.nats.start()
+    gone(west, *keys)
+    assert sees(west.outrigger.port, "other") == b"1"
+    drained(east.outrigger)
+    restart(east)  # what it knows now it knows from the region's record
+    until(lambda: "pattern:*" in known_rules(east.outrigger), "the rule in the region's record")
+
+
+def test_keys_and_patterns_wait_together(east, west):
+    """What is replayed has keys and patterns apart, in the order of their age."""
+    keys = [f"mixed{i}" for i in range(40)]
+    fill(west, *keys, *(f"mixture:{i}:x" for i in range(20)))
+    heard = Growth(west.outrigger)
+    lose_nats(east)
+    with Wire(east.outrigger.port) as wire:
+        for i in range(20):
+            wire.delete(keys[2 * i])
+            assert hides(east.outrigger, f"mixture:{i}:*")[0] == 202
+            wire.delete(keys[2 * i + 1])
+    restart(east)
+    assert "60 invalidations are to be published, 20 to be applied" in log_of(east.outrigger)
+    east.nats.start()
+    gone(west, *keys, *(f"mixture:{i}:x" for i in range(20)))
+    drained(east.outrigger)
+    heard.reaches(60, "outrigger_bus_applied_total")
+
+
+def unseen_by(region, *keys) -> None:
+    with Wire(region.outrigger.port) as wire:
+        for key in keys:
+            assert wire.get(key) is None
 
 
 def test_frozen_nats(east, west):

@@ -105,6 +105,28 @@ START_TEST(what_was_committed_is_found_again)
 }
 END_TEST
 
+START_TEST(a_pattern_stays_a_pattern)
+{
+    struct spool_record r = record(SPOOL_OWED, DEBTS, "user:*");
+    struct spool_entry *e;
+    r.is_pattern = true;
+    ck_assert_int_eq(spool_add(spool, &r, &e), OK);
+    keep(SPOOL_OWED, DEBTS, "user:*");
+    reopen();
+    ck_assert_str_eq(keys(), "user:* user:*");
+    e = spool_first(spool);
+    ck_assert(e->is_pattern);
+    ck_assert_uint_eq(e->debts, DEBTS);
+    spool_clear(spool, e, DEBT_NODE);
+    ck_assert_int_eq(spool_commit(spool), OK);
+    reopen();
+    e = spool_first(spool);
+    ck_assert(e->is_pattern);
+    ck_assert_uint_eq(e->debts, DEBT_BUS);
+    ck_assert(!spool_next(spool, e)->is_pattern);
+}
+END_TEST
+
 START_TEST(debts_are_paid_one_by_one)
 {
     struct spool_entry *e = keep(SPOOL_OWED, DEBTS, "k");
@@ -567,6 +589,7 @@ int main(void)
     tcase_set_timeout(t, 120);
     tcase_add_checked_fixture(t, setup, teardown);
     tcase_add_test(t, what_was_committed_is_found_again);
+    tcase_add_test(t, a_pattern_stays_a_pattern);
     tcase_add_test(t, debts_are_paid_one_by_one);
     tcase_add_test(t, a_reservation_is_cancelled_promoted_or_found);
     tcase_add_test(t, a_promotion_never_moves_the_version_back);
