@@ -20,6 +20,8 @@ RACE_SECONDS = 600
 # What runs under ThreadSanitizer as well: everything that more than one thread touches.
 THREADED = ["common-log", "common-mailbox", "common-metrics", "common-credentials", "admin-http", "database-loader", "database-writer", "bus-bus_nats", "bus-bus_spool", "bus-spooler",
             "net-tls"]
+THREADED_TESTS = ("patterns or stats or spool or tls or auth or regions or write_through or replica_reads or admin or hot_key or refresh or batched or leases "
+                  "or outages")
 
 ENVIRONMENT = {
     "ASAN_OPTIONS": "abort_on_error=0:detect_leaks=1:strict_string_checks=1",
@@ -150,6 +152,15 @@ def run_races(tally, seconds):
     tally.add(int(status == 0), int(status != 0), "races")
 
 
+def run_threads(tally, name):
+    """The whole sidecar under ThreadSanitizer, with real servers; a data race ends it, which fails the test."""
+    build(TSAN, ["-Dtests=true", "--buildtype=debugoptimized", "-Db_sanitize=thread", "-Db_lundef=false"], ["proxy/outrigger"])
+    command = ["/usr/bin/python3", "-m", "pytest", "-q", "-rf", "--tb=short", "-p", "no:cacheprovider", "tests/e2e", "-k", name]
+    environment = dict(os.environ, PYTHONDONTWRITEBYTECODE="1", OUTRIGGER_BINARY=os.path.join(TSAN, "proxy/outrigger"), **ENVIRONMENT)
+    status = subprocess.run(command, cwd=ROOT, env=environment, check=False).returncode
+    tally.add(int(status == 0), int(status != 0), "threads")
+
+
 def run_e2e(tally, name=None):
     build(ASAN, ["-Dtests=true", "--buildtype=debugoptimized", "-Db_sanitize=address,undefined", "-Db_lundef=false"], [])
     if name is None or "race" in name:
@@ -190,6 +201,8 @@ def main():
         run_fuzz(tally)
     elif what == "races":
         run_races(tally, sys.argv[2] if len(sys.argv) > 2 else RACE_SECONDS)
+    elif what == "threads":
+        run_threads(tally, sys.argv[2] if len(sys.argv) > 2 else THREADED_TESTS)
     elif what in ("all", "unit", "e2e"):
         if what != "e2e":
             run_unit(tally)
