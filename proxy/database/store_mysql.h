@@ -5,7 +5,7 @@
  *
  *   store_mysql.c       connecting, and the table of store.h
  *   store_mysql_load.c  rows: its prepared statements belong to it alone
- *   store_mysql_write.c writes: likewise
+ *   store_mysql_write.c writes: likewise, with _statement, _row and _value behind store_mysql_writing.h
  *   store_mysql_schema.c  what tables are like
  *   store_mysql_heartbeat.c
  */
