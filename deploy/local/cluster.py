@@ -23,6 +23,7 @@ class Cluster:
     database: False for none. template: the data directory to start from. schema: made if it is not there; the sidecars'
               account, `user` with `password`, may do everything in it.
     prepare:  called with the primary before the sidecars are started.
+    nats_hosts: where each region's NATS listens, by its name, if not on 127.0.0.1.
     until:    how far the sidecars are waited for, as Outrigger.start() has it.
     Used as a context, it is started on the way in and closed on the way out, whatever the reason for leaving.
     """
@@ -34,7 +35,7 @@ class Cluster:
                  schema: str = "outrigger", prepare: Optional[Callable[[MariaDB], object]] = None,
                  config: Optional[Mapping[str, Any]] = None,
                  region_config: Optional[Mapping[str, Mapping[str, Any]]] = None, binary: Optional[Path] = None,
-                 env: Optional[Mapping[str, str]] = None, until: Optional[str] = "ready"):
+                 env: Optional[Mapping[str, str]] = None, nats_hosts: Optional[Mapping[str, str]] = None, until: Optional[str] = "ready"):
         self.directory = Path(directory)
         self.schema = schema
         self.password = secrets.token_hex(8)
@@ -49,7 +50,8 @@ class Cluster:
             self.replica = MariaDB(self.directory / "replica", name="mariadb-replica", server_id=2, template=template,
                                    arguments=["--read-only=1"])
         self.regions: Dict[str, Region] = {
-            name: Region(name, self.directory / name, nodes=nodes, memory_mb=memory_mb) for name in regions}
+            name: Region(name, self.directory / name, nodes=nodes, memory_mb=memory_mb,
+                         nats_host=(nats_hosts or {}).get(name, "127.0.0.1")) for name in regions}
         section = database_config(self.primary, schema, self.user, self.password_file) if self.primary else None
         for region in self.regions.values():
             changes = merged(config or {}, (region_config or {}).get(region.name))

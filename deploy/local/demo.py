@@ -16,6 +16,7 @@ from .process import Process, ProcessError
 from .walk import NAMESPACES, Walk
 
 DIRECTORY = paths.BUILD / "demo"
+REGIONS = ("east", "west", "north", "south", "centre")
 
 
 class RunDirectory:
@@ -85,7 +86,7 @@ def start(cluster: Cluster, console: Console) -> None:
         status = cluster.replica.replication()
         detail.append(f"replica: IO {status['Slave_IO_Running']}, SQL {status['Slave_SQL_Running']}, "
                       f"GTID {cluster.replica.gtid()}")
-    with console.timed("outrigger in east and in west") as detail:
+    with console.timed(f"outrigger in {', '.join(cluster.regions)}") as detail:
         cluster.start_outriggers()
         detail.append("/readyz: 200")
 
@@ -159,11 +160,13 @@ def present(cluster: Cluster, once: bool, console: Console) -> None:
             console.line("\nEnding.")
 
 
-def run(once: bool, console: Console) -> int:
+def run(once: bool, count: int, console: Console) -> int:
     """The whole demo; its exit status."""
     with RunDirectory() as path:
-        cluster = Cluster(path, ("east", "west"), nodes=2, replica=True, template=load_catalogue(console).template,
-                          schema=catalogue.SCHEMA, config={"namespaces": NAMESPACES})
+        names = REGIONS[:count]
+        spools = {name: {"bus": {"spool": {"directory": str(path / name / "spool")}}} for name in names}
+        cluster = Cluster(path, names, nodes=2, replica=True, template=load_catalogue(console).template,
+                          schema=catalogue.SCHEMA, config={"namespaces": NAMESPACES}, region_config=spools)
         try:
             present(cluster, once, console)
         except ProcessError as e:
@@ -178,11 +181,12 @@ def run(once: bool, console: Console) -> int:
 def main(arguments: List[str]) -> int:
     parser = argparse.ArgumentParser(prog="deploy/demo")
     parser.add_argument("--once", action="store_true")
+    parser.add_argument("--regions", type=int, choices=range(2, len(REGIONS) + 1), default=2)
     options = parser.parse_args(arguments)
     console = Console()
     try:
         with signals.as_exceptions():
-            return run(options.once, console)
+            return run(options.once, options.regions, console)
     except ProcessError as e:
         console.bad("could not be started", str(e))
         return 1

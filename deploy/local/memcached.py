@@ -36,7 +36,9 @@ class Memcached:
 
     def command(self, text: bytes, timeout: float = 5.0) -> bytes:
         """Sends raw bytes on a connection of their own, and returns the first piece of the answer."""
-        with socket.create_connection(("127.0.0.1", self.port), timeout) as s:
+        with self.process.inside():
+            s = socket.create_connection(("127.0.0.1", self.port), timeout)
+        with s:
             s.sendall(text)
             return s.recv(65536)
 

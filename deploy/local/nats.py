@@ -13,15 +13,16 @@ _PROGRAM = shutil.which("nats-server") or "/usr/sbin/nats-server"
 
 
 class Nats:
-    """A nats-server on 127.0.0.1, with its configuration, store and log in `directory`.
+    """A nats-server on 127.0.0.1, or the address `host` of its network namespace, with its configuration, store and log in `directory`.
 
     http: also serve its monitoring pages, on `http_port`. extra: more lines for its configuration file.
     """
 
     def __init__(self, directory: Path, *, name: str = "nats", port: Optional[int] = None, http: bool = False,
-                 extra: str = ""):
+                 extra: str = "", host: str = "127.0.0.1"):
         self.name = name
         self.directory = Path(directory)
+        self.host = host
         self.port = port or ports.pick()
         self.http_port = ports.pick() if http else None
         self._extra = extra
@@ -30,7 +31,7 @@ class Nats:
 
     @property
     def url(self) -> str:
-        return f"nats://127.0.0.1:{self.port}"
+        return f"nats://{self.host}:{self.port}"
 
     @property
     def http_url(self) -> Optional[str]:
@@ -42,7 +43,7 @@ class Nats:
         http = f"http: 127.0.0.1:{self.http_port}\n" if self.http_port else ""
         self._config.write_text(
             f"server_name: {json.dumps(self.name)}\n"
-            f"listen: 127.0.0.1:{self.port}\n{http}"
+            f"listen: {self.host}:{self.port}\n{http}"
             f"jetstream {{ store_dir: {json.dumps(str(self.directory / 'store'))}, max_file_store: 2G, "
             f"max_memory_store: 64M }}\n{self._extra}")
         self.process.start()
@@ -50,7 +51,9 @@ class Nats:
         return self
 
     def _offers_jetstream(self) -> bool:
-        with socket.create_connection(("127.0.0.1", self.port), 5.0) as s, s.makefile("rb") as lines:
+        with self.process.inside():
+            s = socket.create_connection((self.host, self.port), 5.0)
+        with s, s.makefile("rb") as lines:
             verb, _, info = lines.readline().partition(b" ")
         return verb == b"INFO" and bool(json.loads(info).get("jetstream"))
 

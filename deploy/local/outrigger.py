@@ -62,9 +62,13 @@ class Outrigger:
     def wait(self, until: str = "ready", deadline: float = wait.DEADLINE) -> None:
         """Waits as start() does."""
         checks = {"ready": (self._is_ready, "ready by /readyz"),
-                  "listening": (lambda: can_connect(self.port), f"listening on port {self.port}")}
+                  "listening": (self._is_listening, f"listening on port {self.port}")}
         check, what = checks[until]
         self.process.wait_until(check, what, deadline)
+
+    def _is_listening(self) -> bool:
+        with self.process.inside():
+            return can_connect(self.port)
 
     def _is_ready(self) -> bool:
         status, text = self.http("GET", "/readyz")
@@ -77,7 +81,8 @@ class Outrigger:
         headers = {} if body is None else {"Content-Type": "application/json"}
         connection = http.client.HTTPConnection("127.0.0.1", self.admin_port, timeout=timeout)
         try:
-            connection.request(method, path, None if body is None else json.dumps(body), headers)
+            with self.process.inside():
+                connection.request(method, path, None if body is None else json.dumps(body), headers)
             response = connection.getresponse()
             return response.status, response.read().decode(errors="replace")
         finally:

@@ -8,9 +8,9 @@ import subprocess
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Callable, Mapping, Optional, Sequence
+from typing import Callable, ContextManager, Mapping, Optional, Sequence
 
-from . import wait
+from . import netns, wait
 
 # The kernel sends a child its parent-death signal when the *thread* that started it ends, so one thread that lives as long
 # as this process starts them all.
@@ -25,7 +25,8 @@ class Process:
     """A child process in a session of its own (so Ctrl-C does not reach it), killed by the kernel if we die.
 
     Owns the process, not its files. stdout and stderr are appended to `log`. `prefix` are options of setpriv(1), to
-    change to another account for example; it and `argv` may be changed before start(). Any method may be called from any thread.
+    change to another account for example; it, `argv` and `namespace` may be changed before start(). `namespace` is the path of a
+    network namespace to be in, and inside() is that for the calling thread, to reach the process. Any method may be called from any thread.
     start/stop/kill may be repeated; after close() it can not be started again.
     """
 
@@ -37,6 +38,7 @@ class Process:
         self._cwd = cwd
         self._env = dict(env) if env else None
         self.prefix = list(prefix)
+        self.namespace: Optional[str] = None
         self._popen: Optional[subprocess.Popen] = None
         self._lock = threading.RLock()
         self._closed = False
@@ -95,12 +97,17 @@ class Process:
             if shutil.which(program) is None:
                 raise ProcessError(f"{self.name}: {program} is not there (deploy/local/setup, or a build, makes it)")
             self.log.parent.mkdir(parents=True, exist_ok=True)
+            enter = ["nsenter", f"--net={self.namespace}", "--"] if self.namespace else []
             with open(self.log, "ab") as log:
                 self._popen = subprocess.Popen(
-                    ["setpriv", "--pdeathsig", "KILL", *self.prefix, "--", *self.argv], stdin=subprocess.DEVNULL,
+                    [*enter, "setpriv", "--pdeathsig", "KILL", *self.prefix, "--", *self.argv], stdin=subprocess.DEVNULL,
                     stdout=log, stderr=log, cwd=self._cwd, env={**os.environ, **self._env} if self._env else None,
                     start_new_session=True)
             self._ended_by_us = False
+
+    def inside(self) -> ContextManager[None]:
+        """Where it can be reached."""
+        return netns.inside(self.namespace)
 
     def wait_until(self, check: Callable[[], object], what: str, deadline: float = wait.DEADLINE) -> None:
         """Waits for check() to be true. Fails with ProcessError, at once when the process dies."""

@@ -34,13 +34,14 @@ class Region:
     """The servers of one region, with their files in `directory`. They have their ports from the start, so that regions can
     be told of each other before any of them runs.
 
-    nats: False for a region without a bus.
+    nats: False for a region without a bus. nats_host: where its NATS listens, if the region is in a network namespace of its own.
     """
 
-    def __init__(self, name: str, directory: Path, *, nodes: int = 2, memory_mb: int = 64, nats: bool = True):
+    def __init__(self, name: str, directory: Path, *, nodes: int = 2, memory_mb: int = 64, nats: bool = True,
+                 nats_host: str = "127.0.0.1"):
         self.name = name
         self.directory = Path(directory)
-        self.nats: Optional[Nats] = Nats(self.directory / "nats", name=f"{name}-nats") if nats else None
+        self.nats: Optional[Nats] = Nats(self.directory / "nats", name=f"{name}-nats", host=nats_host) if nats else None
         self.nodes: List[Memcached] = [
             Memcached(self.directory, name=f"{name}-memcached-{i + 1}", memory_mb=memory_mb) for i in range(nodes)]
         self.outriggers: List[Outrigger] = []

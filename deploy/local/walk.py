@@ -17,6 +17,7 @@ from .cluster import Cluster
 from .console import Console, duration
 from .memcached import Memcached
 from .outrigger import Outrigger
+from .walk_regions import RegionsWalk, Wrong
 
 PREFIX = "package:"
 NAMESPACE = "package"
@@ -32,10 +33,6 @@ NAMESPACES = [
 
 _HIT_SAMPLES = 200
 _DEADLINE = 15.0  # of everything that is waited for
-
-
-class Wrong(Exception):
-    """A step showed something that is not right."""
 
 
 def _client(port: int) -> Client:
@@ -71,6 +68,8 @@ class Walk:
         self._part("Read-through: get package:bash in west", self._first_read, self._second_read, self._absent)
         self._part("Multi-get of 100 packages in west", self._multi_get)
         self._part("A change: UPDATE in MySQL, then delete package:bash through east", self._change)
+        for title, step in RegionsWalk(self.cluster, self.console, self.clients).parts():
+            self._part(title, step)
         self._part("Plain keys: set, get, incr, cas in west", self._set_get, self._incr, self._cas)
         self._part("A memcached node of west is killed, and comes back", self._node_killed)
 

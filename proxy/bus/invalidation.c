@@ -6,6 +6,7 @@
 
 #include "common/glob.h"
 #include "common/version.h"
+#include "proxy/bus/invalidation_plain.h"
 
 #define KEY64_MAX ((KEY_MAX + 2) / 3 * 4)
 #define TIMESTAMP_MAX (VERSION_MAX >> VERSION_MS_SHIFT) /* the last millisecond that a version can name, in the year 2109 */
@@ -115,14 +116,8 @@ bool invalidation_is_valid(const struct invalidation *e)
            e->timestamp_ms <= TIMESTAMP_MAX;
 }
 
-enum err invalidation_encode(const char *region, const struct invalidation *const *events, uint32_t count, char **out,
-                             size_t *out_len)
+enum err invalidation_encode_json(const char *region, const struct invalidation *const *events, uint32_t count, char **out, size_t *out_len)
 {
-    *out = NULL;
-    *out_len = 0;
-    if (region[0] == '\0' || strlen(region) >= REGION_MAX || count == 0 || count > INVALIDATION_EVENTS_MAX) {
-        return ERR_INVALID;
-    }
     enum err err = ERR_NOMEM;
     json_t *root = json_object();
     json_t *array = json_array();
@@ -130,10 +125,6 @@ enum err invalidation_encode(const char *region, const struct invalidation *cons
     failed |= json_object_set_new(root, "region", json_string(region)) != 0;
     failed |= json_object_set_nocheck(root, "events", array) != 0;
     for (uint32_t i = 0; i < count && !failed; i++) {
-        if (!invalidation_is_valid(events[i])) {
-            err = ERR_INVALID;
-            goto out;
-        }
         failed = json_array_append_new(array, encode_event(events[i])) != 0;
     }
     char *text = failed ? NULL : json_dumps(root, JSON_COMPACT);
@@ -153,6 +144,22 @@ out:
     json_decref(array);
     json_decref(root);
     return err;
+}
+
+enum err invalidation_encode(const char *region, const struct invalidation *const *events, uint32_t count, char **out,
+                             size_t *out_len)
+{
+    *out = NULL;
+    *out_len = 0;
+    if (region[0] == '\0' || strlen(region) >= REGION_MAX || count == 0 || count > INVALIDATION_EVENTS_MAX) {
+        return ERR_INVALID;
+    }
+    for (uint32_t i = 0; i < count; i++) {
+        if (!invalidation_is_valid(events[i])) {
+            return ERR_INVALID;
+        }
+    }
+    return invalidation_plain_encode(region, events, count, out, out_len) ? OK : invalidation_encode_json(region, events, count, out, out_len);
 }
 
 /* --- in --- */
@@ -289,8 +296,8 @@ static enum err decode_envelope(const json_t *root, const char *region, const js
     return OK;
 }
 
-enum err invalidation_decode(const char *region, struct span message, struct invalidation **events, uint32_t *count, char *error,
-                             size_t error_size)
+enum err invalidation_decode_json(const char *region, struct span message, struct invalidation **events, uint32_t *count, char *error,
+                                  size_t error_size)
 {
     struct complaint c = {error, error_size};
     struct invalidation *decoded = NULL;
@@ -328,6 +335,15 @@ out:
     free(decoded);
     json_decref(root);
     return err;
+}
+
+enum err invalidation_decode(const char *region, struct span message, struct invalidation **events, uint32_t *count, char *error,
+                             size_t error_size)
+{
+    if (invalidation_plain_decode(region, message, events, count)) {
+        return OK;
+    }
+    return invalidation_decode_json(region, message, events, count, error, error_size);
 }
 
 enum err invalidation_decode_rule(struct span message, struct invalidation *event, char region[static REGION_MAX], char *error,

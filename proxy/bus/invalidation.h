@@ -35,6 +35,11 @@ enum err invalidation_encode(const char *region, const struct invalidation *cons
 enum err invalidation_decode(const char *region, struct span message, struct invalidation **events, uint32_t *count, char *error,
                              size_t error_size);
 
+/* The general way of both, for any message: the two above use it for what invalidation_plain.h does not know. */
+enum err invalidation_encode_json(const char *region, const struct invalidation *const *events, uint32_t count, char **out, size_t *out_len);
+enum err invalidation_decode_json(const char *region, struct span message, struct invalidation **events, uint32_t *count, char *error,
+                                  size_t error_size);
+
 /* One rule by itself, of whatever region, as the region's record of rules has it: a message of one event. */
 enum err invalidation_decode_rule(struct span message, struct invalidation *event, char region[static REGION_MAX], char *error,
                                   size_t error_size);

@@ -2,7 +2,7 @@
 #include <string.h>
 
 #include "common/version.h"
-#include "proxy/bus/invalidation.h"
+#include "proxy/bus/invalidation_plain.h"
 #include "tests/unit/check_main.h"
 
 #define TIMESTAMP 1795464000123ULL
@@ -350,6 +350,106 @@ START_TEST(patterns)
 }
 END_TEST
 
+/* Whatever the short way takes is what the general one makes of it; and it takes the common messages. */
+START_TEST(plain)
+{
+    char quotes[KEY_MAX];
+    memset(quotes, '"', sizeof quotes);
+    struct invalidation in[] = {
+        event_of("package:bash", 12, 3761234567890123456ULL, TIMESTAMP), event_of("k", 1, 1, 1), event_of("a\"b\\c/d{}~ ", 11, VERSION_MAX, TIMESTAMP),
+        event_of(quotes, sizeof quotes, 9, VERSION_MAX >> VERSION_MS_SHIFT)};
+    const struct invalidation *pointers[ARRAY_LEN(in)];
+    for (size_t i = 0; i < ARRAY_LEN(in); i++) {
+        pointers[i] = &in[i];
+    }
+    char *text = NULL;
+    char *json = NULL;
+    size_t len = 0;
+    size_t json_len = 0;
+    ck_assert(invalidation_plain_encode("east", pointers, ARRAY_LEN(in), &text, &len));
+    ck_assert_int_eq(invalidation_encode_json("east", pointers, ARRAY_LEN(in), &json, &json_len), OK);
+    ck_assert_uint_eq(len, json_len);
+    ck_assert_mem_eq(text, json, len);
+    struct invalidation *out = NULL;
+    uint32_t count = 0;
+    ck_assert(!invalidation_plain_decode("west", span_of(text, len), &out, &count));
+    ck_assert(invalidation_plain_decode("east", span_of(text, len), &out, &count));
+    ck_assert_uint_eq(count, ARRAY_LEN(in));
+    for (size_t i = 0; i < count; i++) {
+        ck_assert_uint_eq(out[i].version, in[i].version);
+        ck_assert_uint_eq(out[i].timestamp_ms, in[i].timestamp_ms);
+        ck_assert_uint_eq(out[i].key_len, in[i].key_len);
+        ck_assert_mem_eq(out[i].key, in[i].key, in[i].key_len);
+    }
+    free(out);
+    free(json);
+    free(text);
+}
+END_TEST
+
+static bool is_plain(const char *text)
+{
+    struct invalidation *events = NULL;
+    uint32_t count = 0;
+    bool is_taken = invalidation_plain_decode("east", span_str(text), &events, &count);
+    ck_assert(is_taken == (events != NULL));
+    free(events);
+    return is_taken;
+}
+
+START_TEST(plain_refuses)
+{
+    static const char *const others[] = {
+        "", "{", MESSAGE(""), MESSAGE("{}"), " " MESSAGE("{\"key\":\"k\",\"version\":\"1\",\"timestamp\":1}"),
+        MESSAGE("{\"key\":\"k\",\"version\":\"1\",\"timestamp\":1}") " ", MESSAGE("{\"key\":\"k\",\"version\":\"1\",\"timestamp\":1},"),
+        EVENT("\"key\":\"\"", "\"1\"", "1"), EVENT("\"key\":\"k\\n\"", "\"1\"", "1"), EVENT("\"key\":\"k\\u0041\"", "\"1\"", "1"),
+        EVENT("\"key\":\"k\x7f\"", "\"1\"", "1"), EVENT("\"key\":\"\xc3\xbc\"", "\"1\"", "1"), EVENT("\"key64\":\"//4=\"", "\"1\"", "1"),
+        EVENT("\"pattern\":\"k*\"", "\"1\"", "1"), EVENT("\"key\":\"k\"", "\"0\"", "1"), EVENT("\"key\":\"k\"", "\"01\"", "1"),
+        EVENT("\"key\":\"k\"", "\"9223372036854775808\"", "1"), EVENT("\"key\":\"k\"", "\"10000000000000000001\"", "1"),
+        EVENT("\"key\":\"k\"", "\"1\"", "0"), EVENT("\"key\":\"k\"", "\"1\"", "1.5"), EVENT("\"key\":\"k\"", "\"1\"", "1e3"),
+        EVENT("\"key\":\"k\"", "\"1\"", "-1"), EVENT("\"key\":\"k\"", "1", "1")};
+    ck_assert(is_plain(EVENT("\"key\":\"k\"", "\"1\"", "1")));
+    for (size_t i = 0; i < ARRAY_LEN(others); i++) {
+        ck_assert_msg(!is_plain(others[i]), "%s", others[i]);
+    }
+    char key[KEY_MAX + 2] = "";
+    char text[KEY_MAX + 200];
+    memset(key, 'k', KEY_MAX + 1);
+    snprintf(text, sizeof text, EVENT("\"key\":\"%s\"", "\"1\"", "1"), key);
+    ck_assert(!is_plain(text));
+    key[KEY_MAX] = '\0';
+    snprintf(text, sizeof text, EVENT("\"key\":\"%s\"", "\"1\"", "1"), key);
+    ck_assert(is_plain(text));
+}
+END_TEST
+
+/* More ends of objects than events may be in one message, as keys can have them, too. */
+START_TEST(plain_counts)
+{
+    struct invalidation in = event_of("}}}}", 4, 1, 1);
+    const struct invalidation *pointers[INVALIDATION_EVENTS_MAX];
+    for (size_t i = 0; i < ARRAY_LEN(pointers); i++) {
+        pointers[i] = &in;
+    }
+    char *text = NULL;
+    size_t len = 0;
+    ck_assert(invalidation_plain_encode("east", pointers, INVALIDATION_EVENTS_MAX, &text, &len));
+    struct invalidation *out = NULL;
+    uint32_t count = 0;
+    ck_assert(invalidation_plain_decode("east", span_of(text, len), &out, &count));
+    ck_assert_uint_eq(count, INVALIDATION_EVENTS_MAX);
+    free(out);
+    char *more = malloc(len + 64); /* one event too many */
+    memcpy(more, text, len - 2);
+    int n = snprintf(more + len - 2, 66, ",{\"key\":\"k\",\"version\":\"1\",\"timestamp\":1}]}");
+    out = NULL;
+    ck_assert(!invalidation_plain_decode("east", span_of(more, len - 2 + (size_t)n), &out, &count));
+    ck_assert_ptr_null(out);
+    free(more);
+    free(text);
+}
+END_TEST
+
 int main(void)
 {
     Suite *suite = suite_create("bus/invalidation");
@@ -365,6 +465,9 @@ int main(void)
     tcase_add_test(tc, newer_formats);
     tcase_add_test(tc, limits);
     tcase_add_test(tc, patterns);
+    tcase_add_test(tc, plain);
+    tcase_add_test(tc, plain_refuses);
+    tcase_add_test(tc, plain_counts);
     suite_add_tcase(suite, tc);
     return check_main(suite);
 }
