@@ -162,6 +162,7 @@ struct config {
     bool has_admin;
     struct address admin;
     bool admin_public;
+    char *admin_token; /* or NULL; read from token_file where that is given */
     enum log_level log_level;
     uint32_t max_clock_skew_ms;
     int32_t sidecar_id; /* -1: at random */

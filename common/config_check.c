@@ -61,6 +61,37 @@ static void check_sizes(const struct config *config, const struct config_read *r
     }
 }
 
+#define TOKEN_MIN 16
+#define TOKEN_MAX 1024
+
+/* What others can reach must ask who they are; a token that is short, or could not stand in a header, is none. */
+static void check_token(const struct config *config, const struct config_read *read, uint32_t line)
+{
+    const char *token = config->admin_token;
+    if (!is_sound(read, &config->admin_token, "token") || !is_sound(read, &config->admin_token, "token_file")) {
+        return;
+    }
+    if (token == NULL) {
+        if (config->admin_public && !config_address_is_loopback(&config->admin)) {
+            config_problems_add(read->problems, line, "admin.public: what other hosts can reach needs token or token_file");
+        }
+        return;
+    }
+    if (is_given(read, &config->admin_token, "token") && is_given(read, &config->admin_token, "token_file")) {
+        config_problems_add(read->problems, line_of(read, &config->admin_token, "token_file", NULL, NULL),
+                            "admin.token_file: can not go with token; give one of them");
+    }
+    size_t len = strlen(token);
+    bool is_clean = true;
+    for (const char *p = token; *p != '\0'; p++) {
+        is_clean = is_clean && (unsigned char)*p > ' ' && (unsigned char)*p < 0x7f;
+    }
+    if (!is_clean || len < TOKEN_MIN || len > TOKEN_MAX) {
+        uint32_t own = line_of(read, &config->admin_token, is_given(read, &config->admin_token, "token") ? "token" : "token_file", config, "admin");
+        config_problems_add(read->problems, own, "admin.token: must be %d to %d visible ASCII characters", TOKEN_MIN, TOKEN_MAX);
+    }
+}
+
 static void check_admin(const struct config *config, const struct config_read *read)
 {
     uint32_t line = line_of(read, &config->admin, "listen", config, "admin");
@@ -72,6 +103,7 @@ static void check_admin(const struct config *config, const struct config_read *r
         config_problems_add(read->problems, line, "admin.listen: %s can be reached from other hosts; that needs public: true",
                             config_problems_quote(span_str(config->admin.text), quoted));
     }
+    check_token(config, read, line);
     for (uint32_t i = 0; i < config->listen_count; i++) {
         if (config_address_is_same(&config->admin, &config->listen[i].address)) {
             config_problems_add(read->problems, line, "admin.listen: is the same address as listen[%u]", i);

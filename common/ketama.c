@@ -154,8 +154,8 @@ void ketama_destroy(struct ketama **ring)
     *ring = NULL;
 }
 
-/* The node of the first point at or behind the hash, around the ring. */
-static uint32_t node_at(const struct ketama *ring, uint32_t hash)
+/* The first point at or behind the hash, around the ring. */
+static const struct point *point_at(const struct ketama *ring, uint32_t hash)
 {
     uint32_t part = hash >> (32 - START_BITS);
     uint32_t low = ring->start[part];
@@ -168,7 +168,12 @@ static uint32_t node_at(const struct ketama *ring, uint32_t hash)
             high = middle;
         }
     }
-    return ring->points[low == ring->count ? 0 : low].node;
+    return &ring->points[low == ring->count ? 0 : low];
+}
+
+static uint32_t node_at(const struct ketama *ring, uint32_t hash)
+{
+    return point_at(ring, hash)->node;
 }
 
 uint32_t ketama_pick(const struct ketama *ring, struct span key)
@@ -195,6 +200,14 @@ void ketama_pick_many(const struct ketama *ring, const struct span *keys, uint32
     for (uint32_t i = 0; i < count; i++) {
         nodes[i] = node_at(ring, hashes[i]);
     }
+}
+
+void ketama_explain(const struct ketama *ring, struct span key, uint32_t *hash, uint32_t *point)
+{
+    unsigned char digest[MD5_DIGEST_LENGTH];
+    MD5((const unsigned char *)key.data, key.len, digest);
+    *hash = little_endian(digest);
+    *point = point_at(ring, *hash)->value;
 }
 
 uint64_t ketama_fingerprint(const struct ketama *ring)

@@ -29,6 +29,9 @@ uint32_t ketama_pick(const struct ketama *ring, struct span key);
 #define KETAMA_MANY 16
 void ketama_pick_many(const struct ketama *ring, const struct span *keys, uint32_t count, uint32_t *nodes);
 
+/* Where on the circle the key is, and the point it belongs to: for people. */
+void ketama_explain(const struct ketama *ring, struct span key, uint32_t *hash, uint32_t *point);
+
 /* A fingerprint of the ring's points: equal rings, equal fingerprints. */
 uint64_t ketama_fingerprint(const struct ketama *ring);
 

@@ -1,247 +1,451 @@
 #include "proxy/admin/http.h"
 
 #include <microhttpd.h>
+#include <poll.h>
 #include <pthread.h>
 #include <signal.h>
 #include <stdarg.h>
-#include <strings.h>
+#include <sys/socket.h>
 #include <unistd.h>
 
 #include "common/base.h"
+#include "common/clock.h"
+#include "common/list.h"
+#include "common/uri.h"
+#include "proxy/admin/access.h"
 #include "proxy/net/listener.h"
 
 #define MAX_CONNECTIONS 64U
 #define TIMEOUT_S 10U
+#define REQUEST_S 60U
+#define MAX_ASKS 32U
+#define ASK_MS 15000U
+#define LOOK_MS 200             /* how often deadlines are looked at while there are connections */
 #define CONNECTION_MEMORY 32768 /* request line and headers must fit, and a read buffer beside them */
-#define BODY_MAX 65536
-#define JOB_BODY_MAX (1U << 20) /* of POST /invalidate */
-#define INVALIDATE_PREFIX "/cache/"
+#define SWALLOW_MAX (8UL << 20) /* the body of a request that is refused is still read, so that the client gets to its answer */
+#define BODIES_MIN (64UL << 20) /* all together, at least */
 
 struct admin {
     struct log *log;
     struct MHD_Daemon *daemon;
     struct admin_probe *probes;
-    struct routes routes;
+    struct admin_view view;
     struct invalidator invalidator;
+    struct routes routes;
+    struct asks asks;
+    struct list clients;
+    bool has_closed; /* a connection has ended */
+    char *token;     /* or NULL */
     char *unix_path; /* to be removed at the end, or NULL */
+    uint64_t request_us;
+    uint64_t ask_us;
+    size_t value_max;
+    size_t bodies_max;
+    size_t bodies; /* bytes of them now */
+    int epoll_fd;
+    pthread_t thread;
+    bool has_thread;
+    _Atomic bool is_stopping;
+};
 
-    pthread_mutex_t jobs_lock;
-    pthread_cond_t jobs_ended;
-    uint32_t jobs; /* invalidations under way */
-    bool is_stopping;
+/* One connection, from its acceptance to its end. */
+struct client {
+    struct list link;
+    int fd;
+    struct exchange *exchange; /* or NULL: between requests */
+    uint64_t expires_us; /* when it is ended, whatever it is doing; 0: not, a worker is being waited for */
 };
 
 /* One request under way. */
 struct exchange {
     struct admin *admin;
     struct MHD_Connection *connection;
-    bool keeps_body; /* else it is read, so that the client gets to its answer, and dropped */
-    size_t body_len; /* received so far */
+    struct client *client;
+    char *uri; /* as it came; once dispatched, the path decoded */
+    bool is_begun;
+    const struct access_refusal *refusal; /* or NULL */
+    bool is_suspended;
+    bool is_resumed; /* to be answered now */
     char *body;
-    struct job *job; /* an invalidation that was started, or NULL */
+    size_t body_len;
+    size_t body_cap;
+    struct ask *ask; /* at a worker while is_suspended, else its answer; or NULL */
+    uint64_t ask_expires_us;
 };
 
-static enum MHD_Result send_response(struct MHD_Connection *connection, struct http_response *response, char *body, size_t len)
+/* --- responses --- */
+
+static void add_headers(struct MHD_Response *r, const struct http_response *response)
 {
-    struct MHD_Response *r = MHD_create_response_from_buffer(len, body, MHD_RESPMEM_MUST_FREE);
-    if (r == NULL) {
-        free(body);
-        return MHD_NO;
-    }
     MHD_add_response_header(r, MHD_HTTP_HEADER_CONTENT_TYPE, response->content_type);
     MHD_add_response_header(r, MHD_HTTP_HEADER_CACHE_CONTROL, "no-store");
     MHD_add_response_header(r, "X-Content-Type-Options", "nosniff");
     if (response->allow[0] != '\0') {
         MHD_add_response_header(r, MHD_HTTP_HEADER_ALLOW, response->allow);
     }
-    enum MHD_Result result = MHD_queue_response(connection, response->status, r); /* leaves the body out for HEAD */
+    if (response->status == MHD_HTTP_UNAUTHORIZED) {
+        MHD_add_response_header(r, MHD_HTTP_HEADER_WWW_AUTHENTICATE, "Bearer");
+    }
+    char headers[HTTP_HEADERS_MAX];
+    memcpy(headers, response->headers, sizeof headers);
+    char *rest = headers;
+    for (char *line = strsep(&rest, "\n"); rest != NULL; line = strsep(&rest, "\n")) {
+        char *value = strstr(line, ": ");
+        *value = '\0';
+        MHD_add_response_header(r, line, value + 2);
+    }
+}
+
+static enum MHD_Result send_response(struct exchange *exchange, const struct http_response *response, char *body, size_t len)
+{
+    struct MHD_Response *r = MHD_create_response_from_buffer(len, body, MHD_RESPMEM_MUST_FREE);
+    if (r == NULL) {
+        free(body);
+        return MHD_NO;
+    }
+    add_headers(r, response);
+    exchange->client->expires_us = clock_mono_us() + exchange->admin->request_us;
+    enum MHD_Result result = MHD_queue_response(exchange->connection, response->status, r); /* leaves the body out for HEAD */
     MHD_destroy_response(r);
     return result;
 }
 
-/* What an answer is made of: a request, an invalidation that is done, or an error. */
-struct subject {
-    const struct http_request *request;
-    const struct job *job;
-    unsigned status;
-    const char *code;
-    const char *message; /* as http_response_error() wants it */
+struct composing {
+    struct exchange *exchange;
+    struct http_response response;
+    char *body;
+    size_t len;
 };
 
-/* Composes the response in memory. */
-static enum MHD_Result answer(struct admin *admin, struct MHD_Connection *connection, const struct subject *subject)
+/* Composes a response in memory; it is sent unless it must wait for a worker. */
+static bool compose_begin(struct composing *c, struct exchange *exchange)
 {
-    char *body = NULL;
-    size_t len = 0;
-    struct http_response response = {.body = open_memstream(&body, &len)};
-    if (response.body == NULL) {
-        return MHD_NO;
-    }
-    if (subject->request != NULL) {
-        routes_dispatch(&admin->routes, subject->request, &response);
-    } else if (subject->job != NULL) {
-        job_write(subject->job, &response);
-    } else {
-        http_response_error(&response, subject->status, subject->code, subject->message);
-    }
-    bool is_whole = ferror(response.body) == 0;
-    if (fclose(response.body) != 0 || !is_whole) { /* out of memory */
-        free(body);
-        return MHD_NO;
-    }
-    return send_response(connection, &response, body, len);
+    *c = (struct composing){.exchange = exchange};
+    FILE *out = open_memstream(&c->body, &c->len);
+    http_response_init(&c->response, out);
+    return out != NULL;
 }
 
-static bool is_body_announced_too_large(struct MHD_Connection *connection, size_t max)
+static bool compose_end(struct composing *c)
 {
-    const char *text = MHD_lookup_connection_value(connection, MHD_HEADER_KIND, MHD_HTTP_HEADER_CONTENT_LENGTH);
-    return text != NULL && strtoull(text, NULL, 10) > max;
-}
-
-static enum MHD_Result refuse(struct admin *admin, struct MHD_Connection *connection, unsigned status, const char *code, const char *message)
-{
-    return answer(admin, connection, &(struct subject){.status = status, .code = code, .message = message});
-}
-
-/* --- invalidations --- */
-
-static bool is_post(const char *method, const char *url)
-{
-    return strcmp(method, "POST") == 0 && strcmp(url, "/invalidate") == 0;
-}
-
-static bool is_invalidation(const char *method, const char *url)
-{
-    return is_post(method, url) ||
-           (strcmp(method, "INVALIDATE") == 0 && strncmp(url, INVALIDATE_PREFIX, sizeof INVALIDATE_PREFIX - 1) == 0);
-}
-
-/* So that no web page that somebody on this host looks at can send one: for these types a browser asks first, and is refused. */
-static bool is_json(struct MHD_Connection *connection)
-{
-    const char *type = MHD_lookup_connection_value(connection, MHD_HEADER_KIND, MHD_HTTP_HEADER_CONTENT_TYPE);
-    return type != NULL && strncasecmp(type, "application/json", 16) == 0;
-}
-
-/* On any thread. */
-static void on_job_done(void *ctx)
-{
-    struct exchange *exchange = ctx;
-    struct admin *admin = exchange->admin;
-    struct MHD_Connection *connection = exchange->connection;
-    pthread_mutex_lock(&admin->jobs_lock);
-    MHD_resume_connection(connection); /* from here on the exchange is the server's again */
-    admin->jobs--;
-    pthread_cond_signal(&admin->jobs_ended);
-    pthread_mutex_unlock(&admin->jobs_lock);
-}
-
-static bool begin_job(struct admin *admin)
-{
-    pthread_mutex_lock(&admin->jobs_lock);
-    bool may = !admin->is_stopping;
-    admin->jobs += may;
-    pthread_mutex_unlock(&admin->jobs_lock);
-    return may;
-}
-
-/* Error messages go into JSON as they are. */
-static void make_plain(char *text)
-{
-    for (; *text != '\0'; text++) {
-        if (*text == '"' || *text == '\\' || (unsigned char)*text < ' ') {
-            *text = '\'';
-        }
-    }
-}
-
-static enum MHD_Result invalidate(struct admin *admin, struct MHD_Connection *connection, struct exchange *exchange, const char *method,
-                                  const char *url)
-{
-    const struct invalidator *invalidator = &admin->invalidator;
-    char why[RULES_TEXT] = "";
-    if (invalidator->is_refused) {
-        return refuse(admin, connection, MHD_HTTP_FORBIDDEN, "forbidden", "not where other hosts can ask for it (admin.public)");
-    }
-    enum err err;
-    if (!is_post(method, url)) {
-        err = job_create(invalidator, span_str(url + sizeof INVALIDATE_PREFIX - 1), &exchange->job, why, sizeof why);
-    } else if (!is_json(connection)) {
-        return refuse(admin, connection, MHD_HTTP_UNSUPPORTED_MEDIA_TYPE, "unsupported_media_type", "Content-Type is to be application/json");
-    } else {
-        err = job_create_json(invalidator, span_of(exchange->body, exchange->body_len), &exchange->job, why, sizeof why);
-    }
-    if (err != OK) {
-        make_plain(why);
-        return refuse(admin, connection, MHD_HTTP_BAD_REQUEST, "invalid", why);
-    }
-    if (!begin_job(admin)) {
-        job_destroy(&exchange->job);
-        return refuse(admin, connection, MHD_HTTP_SERVICE_UNAVAILABLE, "stopping", err_text(ERR_STOPPING));
-    }
-    exchange->connection = connection;
-    MHD_suspend_connection(connection);
-    job_start(exchange->job, on_job_done, exchange);
-    return MHD_YES;
-}
-
-static bool keep_body(struct exchange *exchange, const char *data, size_t len)
-{
-    if (exchange->body_len + len > (exchange->keeps_body ? JOB_BODY_MAX : BODY_MAX)) {
+    bool is_whole = ferror(c->response.body) == 0;
+    if (fclose(c->response.body) != 0 || !is_whole) { /* out of memory */
+        free(c->body);
         return false;
     }
-    if (exchange->keeps_body) {
-        char *body = realloc(exchange->body, exchange->body_len + len);
-        if (body == NULL) {
-            return false;
-        }
-        memcpy(body + exchange->body_len, data, len);
-        exchange->body = body;
-    }
-    exchange->body_len += len;
     return true;
 }
 
-/* libmicrohttpd calls this once when the headers are there, once for each piece of the body, and once at its end. */
+static enum MHD_Result compose_send(struct composing *c)
+{
+    return compose_end(c) ? send_response(c->exchange, &c->response, c->body, c->len) : MHD_NO;
+}
+
+static enum MHD_Result send_error(struct exchange *exchange, unsigned status, const char *code, const char *message)
+{
+    struct composing c;
+    if (!compose_begin(&c, exchange)) {
+        return MHD_NO;
+    }
+    http_response_error(&c.response, status, code, message);
+    return compose_send(&c);
+}
+
+/* --- what workers answer --- */
+
+static void resume(struct exchange *exchange)
+{
+    exchange->is_suspended = false;
+    exchange->is_resumed = true;
+    MHD_resume_connection(exchange->connection); /* on_request() is called once more */
+}
+
+static void on_ask_done(struct ask *ask)
+{
+    struct exchange *exchange = ask->owner;
+    exchange->ask = ask;
+    resume(exchange);
+}
+
+static enum MHD_Result say_stopping(struct exchange *exchange)
+{
+    return send_error(exchange, MHD_HTTP_SERVICE_UNAVAILABLE, "unavailable", "the sidecar is stopping");
+}
+
+static enum MHD_Result suspend(struct exchange *exchange, struct ask *ask)
+{
+    struct admin *admin = exchange->admin;
+    ask->owner = exchange;
+    ask->on_done = on_ask_done;
+    if (ask->kind == ASK_SET) {
+        ask->value = exchange->body != NULL ? exchange->body : xcalloc(1, 1);
+        ask->value_len = exchange->body_len;
+        exchange->body = NULL; /* still counted in `bodies`, until the exchange ends */
+    }
+    bool is_stopping = atomic_load(&admin->is_stopping); /* then run() waits for those under way: there should be no more */
+    if (is_stopping || ask_start(&admin->asks, ask) != OK) {
+        ask_destroy(&ask);
+        return is_stopping ? say_stopping(exchange) : send_error(exchange, MHD_HTTP_TOO_MANY_REQUESTS, "too_many_requests", "too many requests are under way");
+    }
+    exchange->ask = ask;
+    exchange->is_suspended = true;
+    exchange->ask_expires_us = ask->kind == ASK_INVALIDATE ? UINT64_MAX : clock_mono_us() + admin->ask_us; /* it has deadlines of its own */
+    exchange->client->expires_us = 0;
+    MHD_suspend_connection(exchange->connection);
+    return MHD_YES;
+}
+
+/* Called again after resume(): with the worker's answer, or without one when it took too long or we are stopping. */
+static enum MHD_Result finish(struct exchange *exchange)
+{
+    struct admin *admin = exchange->admin;
+    if (exchange->ask == NULL) {
+        return atomic_load(&admin->is_stopping)
+                   ? say_stopping(exchange)
+                   : send_error(exchange, MHD_HTTP_GATEWAY_TIMEOUT, "timeout", "the worker did not answer in time; what was asked may still be done");
+    }
+    struct composing c;
+    if (!compose_begin(&c, exchange)) {
+        return MHD_NO;
+    }
+    routes_finish(&admin->routes, exchange->ask, &c.response);
+    return compose_send(&c);
+}
+
+/* Nobody waits for the worker any more. */
+static void give_up(struct exchange *exchange)
+{
+    if (exchange->ask != NULL && exchange->is_suspended) {
+        ask_abandon(exchange->ask);
+        exchange->ask = NULL;
+    }
+}
+
+/* --- requests --- */
+
+static bool is_trusted(const struct admin *admin, struct MHD_Connection *connection)
+{
+    return access_is_granted(MHD_lookup_connection_value(connection, MHD_HEADER_KIND, MHD_HTTP_HEADER_AUTHORIZATION), admin->token);
+}
+
+static enum MHD_Result refuse(struct exchange *exchange)
+{
+    return send_error(exchange, exchange->refusal->status, exchange->refusal->code, exchange->refusal->message);
+}
+
+/* A client that were refused now might break off over its own sending, and not see why: its body is read first, and dropped. */
+static enum MHD_Result begin(struct exchange *exchange)
+{
+    struct admin *admin = exchange->admin;
+    const char *text = MHD_lookup_connection_value(exchange->connection, MHD_HEADER_KIND, MHD_HTTP_HEADER_CONTENT_LENGTH);
+    uint64_t announced = text != NULL ? strtoull(text, NULL, 10) : 0;
+    exchange->is_begun = true;
+    exchange->refusal = access_judge(&(struct access){
+        .is_trusted = is_trusted(admin, exchange->connection),
+        .uri = exchange->uri,
+        .body_len = announced,
+        .body_max = access_body_max(exchange->uri, admin->value_max),
+        .bodies_left = admin->bodies_max - admin->bodies,
+    });
+    return exchange->refusal == NULL || announced <= SWALLOW_MAX ? MHD_YES : refuse(exchange);
+}
+
+/* One more piece of the body; MHD_NO ends the connection. */
+static enum MHD_Result take_body(struct exchange *exchange, const char *data, size_t len)
+{
+    struct admin *admin = exchange->admin;
+    if (exchange->refusal != NULL) {
+        return MHD_YES;
+    }
+    if (len > access_body_max(exchange->uri, admin->value_max) - exchange->body_len || len > admin->bodies_max - admin->bodies) {
+        return MHD_NO; /* chunked, or more than was announced: it can not be told any more */
+    }
+    if (exchange->body_len + len > exchange->body_cap) {
+        size_t cap = MAX(exchange->body_len + len, exchange->body_cap * 2);
+        char *grown = realloc(exchange->body, cap);
+        if (grown == NULL) {
+            return MHD_NO;
+        }
+        exchange->body = grown;
+        exchange->body_cap = cap;
+    }
+    memcpy(exchange->body + exchange->body_len, data, len);
+    exchange->body_len += len;
+    admin->bodies += len;
+    return MHD_YES;
+}
+
+static enum MHD_Result dispatch(struct exchange *exchange, const char *method)
+{
+    struct admin *admin = exchange->admin;
+    size_t path_len = strcspn(exchange->uri, "?");
+    struct span query = exchange->uri[path_len] == '?' ? span_str(exchange->uri + path_len + 1) : SPAN_LIT("");
+    const char *accept = MHD_lookup_connection_value(exchange->connection, MHD_HEADER_KIND, MHD_HTTP_HEADER_ACCEPT);
+    size_t len = 0;
+    struct composing c;
+    if (uri_decode(span_of(exchange->uri, path_len), false, exchange->uri, &len) != OK) {
+        return send_error(exchange, MHD_HTTP_BAD_REQUEST, "bad_path", "a '%' in the path must be followed by two hexadecimal digits");
+    }
+    exchange->uri[len] = '\0'; /* at the '?', at most */
+    struct http_request request = {
+        .method = method,
+        .path = exchange->uri,
+        .path_len = len,
+        .query = query,
+        .body = span_of(exchange->body, exchange->body_len),
+        .content_type = MHD_lookup_connection_value(exchange->connection, MHD_HEADER_KIND, MHD_HTTP_HEADER_CONTENT_TYPE),
+        .wants_json = accept != NULL && strstr(accept, "application/json") != NULL,
+        .is_trusted = is_trusted(admin, exchange->connection),
+    };
+    if (!compose_begin(&c, exchange)) {
+        return MHD_NO;
+    }
+    routes_dispatch(&admin->routes, &request, &c.response);
+    if (c.response.ask == NULL) {
+        return compose_send(&c);
+    }
+    struct ask *ask = c.response.ask;
+    free(compose_end(&c) ? c.body : NULL);
+    return suspend(exchange, ask);
+}
+
+/* libmicrohttpd calls this once when the headers are there, once for each piece of the body, once at its end, and once more after resume(). */
 static enum MHD_Result on_request(void *ctx, struct MHD_Connection *connection, const char *url, const char *method,
                                   const char *version, const char *data, size_t *data_len, void **request_ctx)
 {
-    struct admin *admin = ctx;
     struct exchange *exchange = *request_ctx;
-    if (exchange == NULL) {
-        exchange = xcalloc(1, sizeof *exchange);
-        exchange->admin = admin;
-        exchange->keeps_body = admin->invalidator.rules != NULL && is_post(method, url);
-        *request_ctx = exchange;
-        if (is_body_announced_too_large(connection, exchange->keeps_body ? JOB_BODY_MAX : BODY_MAX)) {
-            return refuse(admin, connection, MHD_HTTP_CONTENT_TOO_LARGE, "too_large", "the body is too large");
-        }
-        return MHD_YES;
+    if (!exchange->is_begun) {
+        return begin(exchange);
     }
     if (*data_len > 0) {
         size_t len = *data_len;
         *data_len = 0;
-        return keep_body(exchange, data, len) ? MHD_YES : MHD_NO;
+        return take_body(exchange, data, len);
     }
-    if (exchange->job != NULL) { /* resumed */
-        return answer(admin, connection, &(struct subject){.job = exchange->job});
+    if (exchange->is_resumed) {
+        return finish(exchange);
     }
-    if (admin->invalidator.rules != NULL && is_invalidation(method, url)) {
-        return invalidate(admin, connection, exchange, method, url);
-    }
-    struct http_request request = {.method = method, .path = url};
-    return answer(admin, connection, &(struct subject){.request = &request});
+    return exchange->refusal != NULL ? refuse(exchange) : dispatch(exchange, method);
+}
+
+/* The first that is seen of a request: its URI, before anything is decoded. */
+static void *on_uri(void *ctx, const char *uri, struct MHD_Connection *connection)
+{
+    struct exchange *exchange = xcalloc(1, sizeof *exchange);
+    exchange->admin = ctx;
+    const union MHD_ConnectionInfo *info = MHD_get_connection_info(connection, MHD_CONNECTION_INFO_SOCKET_CONTEXT);
+    exchange->connection = connection;
+    exchange->client = info->socket_context; /* on_connection() made it */
+    exchange->uri = xstrdup(uri); /* bounded by CONNECTION_MEMORY */
+    exchange->client->exchange = exchange;
+    return exchange;
 }
 
 static void on_completed(void *ctx, struct MHD_Connection *connection, void **request_ctx, enum MHD_RequestTerminationCode code)
 {
+    struct admin *admin = ctx;
     struct exchange *exchange = *request_ctx;
-    if (exchange != NULL) {
-        job_destroy(&exchange->job);
-        free(exchange->body);
-        free(exchange);
-    }
     *request_ctx = NULL;
+    if (exchange == NULL) {
+        return;
+    }
+    give_up(exchange);
+    exchange->client->exchange = NULL;
+    exchange->client->expires_us = clock_mono_us() + admin->request_us; /* for the next request, where there is one */
+    admin->bodies -= exchange->body_len;
+    ask_destroy(&exchange->ask);
+    free(exchange->body);
+    free(exchange->uri);
+    free(exchange);
+}
+
+/* --- connections --- */
+
+static void on_connection(void *ctx, struct MHD_Connection *connection, void **socket_ctx, enum MHD_ConnectionNotificationCode code)
+{
+    struct admin *admin = ctx;
+    struct client *client = *socket_ctx;
+    if (code == MHD_CONNECTION_NOTIFY_STARTED) {
+        const union MHD_ConnectionInfo *info = MHD_get_connection_info(connection, MHD_CONNECTION_INFO_CONNECTION_FD);
+        client = xcalloc(1, sizeof *client);
+        client->fd = info != NULL ? info->connect_fd : -1;
+        client->expires_us = clock_mono_us() + admin->request_us;
+        list_push_back(&admin->clients, &client->link);
+        *socket_ctx = client;
+    } else if (client != NULL) {
+        admin->has_closed = true;
+        list_remove(&client->link);
+        free(client);
+        *socket_ctx = NULL;
+    }
+}
+
+/* Ends what takes too long: a connection by shutting its socket down, which the library sees, and a worker's time with an answer. */
+static void look_at_deadlines(struct admin *admin)
+{
+    uint64_t now_us = clock_mono_us();
+    struct list *it, *tmp;
+    list_for_each(it, tmp, &admin->clients)
+    {
+        struct client *client = list_entry(it, struct client, link);
+        struct exchange *exchange = client->exchange;
+        if (client->expires_us != 0 && now_us >= client->expires_us) {
+            client->expires_us = 0;
+            shutdown(client->fd, SHUT_RDWR);
+        } else if (exchange != NULL && exchange->is_suspended && now_us >= exchange->ask_expires_us) {
+            give_up(exchange);
+            resume(exchange);
+        }
+    }
+}
+
+/* --- the thread --- */
+
+static int poll_ms(struct admin *admin)
+{
+    MHD_UNSIGNED_LONG_LONG library_ms;
+    int wait_ms = list_is_empty(&admin->clients) ? -1 : LOOK_MS;
+    if (admin->has_closed) { /* it had stopped listening if that was one of too many, and listens again when it is run */
+        admin->has_closed = false;
+        return 0;
+    }
+    if (MHD_get_timeout(admin->daemon, &library_ms) == MHD_YES && (wait_ms < 0 || library_ms < LOOK_MS)) {
+        wait_ms = (int)MIN(library_ms, 1000ULL * LOOK_MS);
+    }
+    return wait_ms;
+}
+
+/* Whoever waits for a worker is told that there will be no answer. */
+static void say_goodbye(struct admin *admin)
+{
+    struct list *it, *tmp;
+    list_for_each(it, tmp, &admin->clients)
+    {
+        struct exchange *exchange = list_entry(it, struct client, link)->exchange;
+        if (exchange != NULL && exchange->is_suspended) {
+            give_up(exchange);
+            resume(exchange);
+        }
+    }
+    MHD_run(admin->daemon); /* resumes and answers, */
+    MHD_run(admin->daemon); /* and writes, as far as the sockets take it */
+    MHD_stop_daemon(admin->daemon);
+    admin->daemon = NULL;
+}
+
+static void *run(void *arg)
+{
+    struct admin *admin = arg;
+    pthread_setname_np(pthread_self(), "admin");
+    while (!atomic_load(&admin->is_stopping) || admin->asks.jobs > 0) {
+        MHD_run(admin->daemon);
+        struct pollfd fds[] = {{.fd = admin->epoll_fd, .events = POLLIN}, {.fd = admin->asks.mailbox.fd, .events = POLLIN}};
+        poll(fds, ARRAY_LEN(fds), poll_ms(admin));
+        mailbox_drain(&admin->asks.mailbox, admin);
+        look_at_deadlines(admin);
+    }
+    say_goodbye(admin);
+    return NULL;
 }
 
 static void on_library_log(void *ctx, const char *fmt, va_list args) __attribute__((format(printf, 2, 0)));
@@ -257,27 +461,30 @@ static void on_library_log(void *ctx, const char *fmt, va_list args)
     log_info(admin->log, "admin: %s", text); /* what clients do wrong is here, too */
 }
 
-/* The library's thread must not be the one that the kernel picks for the process's signals. */
+static size_t leave_encoded(void *ctx, struct MHD_Connection *connection, char *text)
+{
+    return strlen(text); /* dispatch() decodes: the library would end a key at its first zero byte */
+}
+
 static struct MHD_Daemon *start_daemon(struct admin *admin, const struct admin_options *options, int fd)
 {
-    sigset_t all;
-    sigset_t before;
-    sigfillset(&all);
-    pthread_sigmask(SIG_SETMASK, &all, &before);
     /* clang-format off */
-    struct MHD_Daemon *daemon = MHD_start_daemon(
-        MHD_USE_EPOLL_INTERNAL_THREAD | MHD_USE_ITC | MHD_USE_ERROR_LOG | MHD_ALLOW_SUSPEND_RESUME, 0, NULL, NULL, on_request, admin,
+    return MHD_start_daemon(
+        MHD_USE_EPOLL | MHD_ALLOW_SUSPEND_RESUME | MHD_USE_ERROR_LOG, 0, NULL, NULL, on_request, admin,
         MHD_OPTION_EXTERNAL_LOGGER, on_library_log, admin, /* first: what follows may have something to say */
         MHD_OPTION_LISTEN_SOCKET, fd,
-        MHD_OPTION_NOTIFY_COMPLETED, on_completed, NULL,
+        MHD_OPTION_URI_LOG_CALLBACK, on_uri, admin,
+        MHD_OPTION_UNESCAPE_CALLBACK, leave_encoded, NULL,
+        MHD_OPTION_NOTIFY_COMPLETED, on_completed, admin,
+        MHD_OPTION_NOTIFY_CONNECTION, on_connection, admin,
         MHD_OPTION_CONNECTION_LIMIT, options->max_connections != 0 ? options->max_connections : MAX_CONNECTIONS,
         MHD_OPTION_CONNECTION_TIMEOUT, options->timeout_s != 0 ? options->timeout_s : TIMEOUT_S,
         MHD_OPTION_CONNECTION_MEMORY_LIMIT, (size_t)CONNECTION_MEMORY,
         MHD_OPTION_END);
     /* clang-format on */
-    pthread_sigmask(SIG_SETMASK, &before, NULL);
-    return daemon;
 }
+
+/* --- life --- */
 
 static void admin_free(struct admin *admin)
 {
@@ -285,10 +492,49 @@ static void admin_free(struct admin *admin)
         unlink(admin->unix_path);
         free(admin->unix_path);
     }
-    pthread_mutex_destroy(&admin->jobs_lock);
-    pthread_cond_destroy(&admin->jobs_ended);
+    if (admin->token != NULL) {
+        explicit_bzero(admin->token, strlen(admin->token));
+        free(admin->token);
+    }
     free(admin->probes);
     free(admin);
+}
+
+static struct admin *create(const struct admin_options *options, struct log *log)
+{
+    struct admin *admin = xcalloc(1, sizeof *admin);
+    admin->log = log;
+    list_init(&admin->clients);
+    admin->unix_path = options->address->path != NULL ? xstrdup(options->address->path) : NULL;
+    admin->token = options->token != NULL ? xstrdup(options->token) : NULL;
+    admin->request_us = 1000000ULL * (options->request_s != 0 ? options->request_s : REQUEST_S);
+    admin->ask_us = 1000ULL * (options->ask_ms != 0 ? options->ask_ms : ASK_MS);
+    admin->value_max = options->view != NULL ? options->view->config->max_value_size : 0;
+    admin->bodies_max = MAX(BODIES_MIN, 2 * admin->value_max);
+    admin->probes = xcalloc(options->probe_count + 1, sizeof *admin->probes);
+    for (uint32_t i = 0; i < options->probe_count; i++) {
+        admin->probes[i] = options->probes[i];
+    }
+    routes_init(&admin->routes, admin->probes, options->probe_count, options->metrics);
+    admin->invalidator = options->invalidator;
+    admin->routes.invalidator = &admin->invalidator;
+    if (options->view != NULL) {
+        admin->view = *options->view;
+        admin->routes.view = &admin->view;
+    }
+    return admin;
+}
+
+/* The thread must not be the one that the kernel picks for the process's signals. */
+static bool start_thread(struct admin *admin)
+{
+    sigset_t all;
+    sigset_t before;
+    sigfillset(&all);
+    pthread_sigmask(SIG_SETMASK, &all, &before);
+    admin->has_thread = pthread_create(&admin->thread, NULL, run, admin) == 0;
+    pthread_sigmask(SIG_SETMASK, &before, NULL);
+    return admin->has_thread;
 }
 
 enum err admin_create(const struct admin_options *options, struct log *log, struct admin **out)
@@ -304,27 +550,42 @@ enum err admin_create(const struct admin_options *options, struct log *log, stru
         log_error(log, "admin: %s", error);
         return err;
     }
-    struct admin *admin = xcalloc(1, sizeof *admin);
-    admin->log = log;
-    admin->invalidator = options->invalidator;
-    pthread_mutex_init(&admin->jobs_lock, NULL);
-    pthread_cond_init(&admin->jobs_ended, NULL);
-    admin->unix_path = options->address->path != NULL ? xstrdup(options->address->path) : NULL;
-    admin->probes = xcalloc(options->probe_count + 1, sizeof *admin->probes);
-    for (uint32_t i = 0; i < options->probe_count; i++) {
-        admin->probes[i] = options->probes[i];
+    struct admin *admin = create(options, log);
+    if (asks_init(&admin->asks, options->caches, options->cache_count, options->max_asks != 0 ? options->max_asks : MAX_ASKS) != OK) {
+        log_error(log, "admin: no descriptor is left for the mailbox");
+        close(fd);
+        admin_free(admin);
+        return ERR_IO;
     }
-    routes_init(&admin->routes, admin->probes, options->probe_count, options->metrics);
-    admin->routes.rules = options->invalidator.rules;
     admin->daemon = start_daemon(admin, options, fd);
     if (admin->daemon == NULL) { /* the library has said why, and closed fd */
         log_error(log, "admin: can not start the HTTP server on %s", options->address->text);
-        admin_free(admin);
-        return ERR_IO;
+        goto fail;
+    }
+    admin->epoll_fd = MHD_get_daemon_info(admin->daemon, MHD_DAEMON_INFO_EPOLL_FD)->epoll_fd;
+    if (!start_thread(admin)) {
+        log_error(log, "admin: can not start the HTTP server's thread");
+        MHD_stop_daemon(admin->daemon);
+        goto fail;
     }
     log_info(log, "admin: listening on %s", options->address->text);
     *out = admin;
     return OK;
+fail:
+    asks_deinit(&admin->asks);
+    admin_free(admin);
+    return ERR_IO;
+}
+
+void admin_stop(struct admin *admin)
+{
+    if (admin == NULL || !admin->has_thread) {
+        return;
+    }
+    atomic_store(&admin->is_stopping, true);
+    mailbox_wake(&admin->asks.mailbox);
+    pthread_join(admin->thread, NULL);
+    admin->has_thread = false;
 }
 
 void admin_destroy(struct admin **admin)
@@ -332,14 +593,8 @@ void admin_destroy(struct admin **admin)
     if (*admin == NULL) {
         return;
     }
-    struct admin *a = *admin;
-    pthread_mutex_lock(&a->jobs_lock); /* each ends within the timeouts of node and bus, whose threads are still there */
-    a->is_stopping = true;
-    while (a->jobs > 0) {
-        pthread_cond_wait(&a->jobs_ended, &a->jobs_lock);
-    }
-    pthread_mutex_unlock(&a->jobs_lock);
-    MHD_stop_daemon(a->daemon); /* joins the thread, closes every socket */
+    admin_stop(*admin);
+    asks_deinit(&(*admin)->asks);
     admin_free(*admin);
     *admin = NULL;
 }

@@ -3,6 +3,7 @@
 #include <inttypes.h>
 #include <jansson.h>
 #include <stdatomic.h>
+#include <strings.h>
 
 struct item {
     struct job *job;
@@ -67,6 +68,7 @@ static enum err add_key(struct job *job, struct span key, char *why, size_t why_
 enum err job_create(const struct invalidator *invalidator, struct span pattern, struct job **out, char *why, size_t why_size)
 {
     struct job *job = allocate(invalidator, 1);
+    snprintf(why, why_size, "%s", err_text(ERR_NOMEM));
     enum err err = job == NULL ? ERR_NOMEM : add_pattern(job, pattern, why, why_size);
     if (err != OK) {
         job_destroy(&job);
@@ -239,4 +241,62 @@ void job_write(const struct job *job, struct http_response *response)
     json_dumpf(root, response->body, JSON_COMPACT);
     fputc('\n', response->body);
     json_decref(root);
+}
+
+/* --- routes --- */
+
+static bool may_invalidate(const struct routes *routes, struct http_response *response)
+{
+    if (routes->invalidator == NULL || routes->invalidator->rules == NULL) {
+        http_response_error(response, 503, "unavailable", "there is no cache to invalidate");
+        return false;
+    }
+    return true;
+}
+
+static void ask_for(enum err err, struct job *job, const char *why, struct http_response *response)
+{
+    if (err == OK) {
+        response->ask = ask_create_job(job);
+    } else if (err == ERR_NOMEM) {
+        http_response_error(response, 503, "no_memory", why);
+    } else {
+        http_response_error(response, 400, "invalid", why);
+    }
+}
+
+void invalidate_pattern(const struct routes *routes, const struct http_request *request, struct http_response *response)
+{
+    struct job *job;
+    char why[RULES_TEXT] = "";
+    if (may_invalidate(routes, response)) {
+        enum err err = job_create(routes->invalidator, request->rest, &job, why, sizeof why);
+        ask_for(err, job, why, response);
+    }
+}
+
+/* Only JSON, so that no web page that somebody on this host looks at can send one: for this type a browser asks first, and is refused. */
+void invalidate_many(const struct routes *routes, const struct http_request *request, struct http_response *response)
+{
+    struct job *job;
+    char why[RULES_TEXT] = "";
+    if (!may_invalidate(routes, response)) {
+        return;
+    }
+    if (request->content_type == NULL || strncasecmp(request->content_type, "application/json", 16) != 0) {
+        http_response_error(response, 415, "unsupported_media_type", "Content-Type is to be application/json");
+        return;
+    }
+    enum err err = job_create_json(routes->invalidator, request->body, &job, why, sizeof why);
+    ask_for(err, job, why, response);
+}
+
+void invalidate_rules(const struct routes *routes, const struct http_request *request, struct http_response *response)
+{
+    response->content_type = "application/json";
+    if (routes->invalidator != NULL && routes->invalidator->rules != NULL) {
+        rules_write(routes->invalidator->rules, response->body);
+    } else {
+        fputs("{\"rules\":[]}\n", response->body);
+    }
 }

@@ -1,4 +1,4 @@
-/* What:    what operators invalidate: keys, as a client's `delete` does, and patterns, as rules; a job is all of one request.
+/* What:    what operators invalidate: keys, as a client's `delete` does, and patterns, as rules; a job is all of one request. And the routes for it.
  * Owns:    a job owns its items; rules and workers are borrowed.
  * Threads: job_create() and job_start() on the admin server's thread; on_done on whichever thread finished the last item; after it the admin
  *          server's again.
@@ -18,10 +18,13 @@ struct invalidator {
     struct rules *rules; /* NULL: nothing can be invalidated */
     void (*submit_key)(void *ctx, struct errand *errand); /* to the key's worker */
     void *ctx;
-    bool is_refused; /* the server can be reached from other hosts, and does not know who asks */
 };
 
 struct job;
+
+void invalidate_pattern(const struct routes *routes, const struct http_request *request, struct http_response *response);
+void invalidate_many(const struct routes *routes, const struct http_request *request, struct http_response *response);
+void invalidate_rules(const struct routes *routes, const struct http_request *request, struct http_response *response);
 
 /* A pattern alone. */
 enum err job_create(const struct invalidator *invalidator, struct span pattern, struct job **out, char *why, size_t why_size);
@@ -31,6 +34,6 @@ enum err job_create_json(const struct invalidator *invalidator, struct span body
 void job_start(struct job *job, void (*on_done)(void *ctx), void *ctx);
 /* Once done: writes what became of each item, and sets the status. */
 void job_write(const struct job *job, struct http_response *response);
-void job_destroy(struct job **job); /* one that has not been started, or is done */
+void job_destroy(struct job **job); /* one that has not been started, or is done; or NULL */
 
 #endif

@@ -2,21 +2,82 @@
 
 #include <dirent.h>
 #include <inttypes.h>
+#include <jansson.h>
+#include <stdarg.h>
 #include <sys/resource.h>
 #include <time.h>
 #include <unistd.h>
 
 #include "common/clock.h"
-#include "proxy/cache/rules.h"
+#include "common/uri.h"
+#include "proxy/admin/entry.h"
+#include "proxy/admin/invalidate.h"
+#include "proxy/admin/report.h"
+#include "proxy/admin/settings.h"
 
 #define PROBE_TEXT_MAX 4096
+
+/* --- responses and queries --- */
+
+void http_response_init(struct http_response *response, FILE *body)
+{
+    *response = (struct http_response){.status = 200, .content_type = "text/plain; charset=utf-8", .body = body};
+}
 
 void http_response_error(struct http_response *response, unsigned status, const char *code, const char *message)
 {
     response->status = status;
     response->content_type = "application/json";
-    fprintf(response->body, "{\"error\":{\"code\":\"%s\",\"message\":\"%s\"}}\n", code, message);
+    json_t *text = json_string(message); /* NULL: a node's words that are not UTF-8 */
+    json_t *error = json_pack("{s:{s:s,s:o}}", "error", "code", code, "message", text != NULL ? text : json_string("(not UTF-8)"));
+    json_dumpf(error, response->body, JSON_COMPACT);
+    json_decref(error);
+    fputc('\n', response->body);
 }
+
+void http_response_header(struct http_response *response, const char *name, const char *fmt, ...)
+{
+    char value[512];
+    va_list args;
+    va_start(args, fmt);
+    int len = vsnprintf(value, sizeof value, fmt, args);
+    va_end(args);
+    for (const char *p = value; *p != '\0'; p++) {
+        if ((unsigned char)*p < ' ' || *p == 0x7f) {
+            return;
+        }
+    }
+    size_t used = strlen(response->headers);
+    if (len < 0 || (size_t)len >= sizeof value || used + strlen(name) + (size_t)len + sizeof ": \n" > sizeof response->headers) {
+        return;
+    }
+    snprintf(response->headers + used, sizeof response->headers - used, "%s: %s\n", name, value);
+}
+
+bool http_query_flag(const struct http_request *request, const char *name)
+{
+    struct span raw;
+    return uri_parameter(request->query, name, &raw) && raw.len > 0 && !span_eq(raw, SPAN_LIT("0")) && !span_eq(raw, SPAN_LIT("false"));
+}
+
+bool http_query_number(const struct http_request *request, const char *name, uint64_t max, uint64_t *out)
+{
+    struct span raw;
+    uint64_t value = 0;
+    if (!uri_parameter(request->query, name, &raw)) {
+        return true;
+    }
+    for (size_t i = 0; i < raw.len; i++) {
+        if (raw.data[i] < '0' || raw.data[i] > '9' || value > max / 10) {
+            return false;
+        }
+        value = value * 10 + (uint64_t)(raw.data[i] - '0');
+    }
+    *out = value;
+    return raw.len > 0 && value <= max;
+}
+
+/* --- health, readiness and metrics --- */
 
 static void get_healthz(const struct routes *routes, const struct http_request *request, struct http_response *response)
 {
@@ -42,7 +103,7 @@ static void get_readyz(const struct routes *routes, const struct http_request *r
         const struct admin_probe *probe = &routes->probes[i];
         char text[PROBE_TEXT_MAX] = "";
         bool is_ready = probe->is_ready(probe->ctx, text, sizeof text);
-        write_probe(response->body, probe->name, is_ready, text);
+        write_probe(response->body, probe->name, is_ready, request->is_trusted ? text : ""); /* addresses are not for everybody */
         if (!is_ready) {
             response->status = 503;
         }
@@ -148,16 +209,6 @@ static void get_metrics(const struct routes *routes, const struct http_request *
     write_process(routes, response->body);
 }
 
-static void get_rules(const struct routes *routes, const struct http_request *request, struct http_response *response)
-{
-    response->content_type = "application/json";
-    if (routes->rules != NULL) {
-        rules_write(routes->rules, response->body);
-    } else {
-        fputs("{\"rules\":[]}\n", response->body);
-    }
-}
-
 static void get_index(const struct routes *routes, const struct http_request *request, struct http_response *response);
 
 static const struct route {
@@ -170,22 +221,39 @@ static const struct route {
     {"GET", "/healthz", get_healthz, "200 while the process runs"},
     {"GET", "/readyz", get_readyz, "200 while every component can do its work, else 503; a line for each"},
     {"GET", "/metrics", get_metrics, "metrics in the Prometheus text format"},
-    {"GET", "/rules", get_rules, "invalidations by pattern that are in force"},
+    {"GET", "/cache/{key}", entry_get, "the value, loaded if need be; ?peek=1: as it is in the cache; Accept: application/json: with all about it"},
+    {"SET", "/cache/{key}", entry_set, "stores the body; ?ttl=SECONDS&flags=NUMBER"},
+    {"PUT", "/cache/{key}", entry_set, "the same"},
+    {"DEL", "/cache/{key}", entry_delete, "deletes, and tells the other regions"},
+    {"DELETE", "/cache/{key}", entry_delete, "the same"},
+    {"INVALIDATE", "/cache/{key}", invalidate_pattern, "hides what matches, *?[...]\\, in every region"},
+    {"POST", "/invalidate", invalidate_many, "{\"keys\":[...],\"patterns\":[...]}: deletes those, hides what matches these, in every region"},
+    {"GET", "/rules", invalidate_rules, "invalidations by pattern that are in force"},
+    {"GET", "/route", report_route, "?key=KEY: its namespace, node and place on the ring"},
+    {"GET", "/regions", report_regions, "this region and its peers: connected, lag, backlog"},
+    {"GET", "/config", settings_get, "the configuration in force, secrets hidden"},
 };
 
 static void get_index(const struct routes *routes, const struct http_request *request, struct http_response *response)
 {
     fputs("outrigger " OUTRIGGER_VERSION "\n\n", response->body);
     for (size_t i = 0; i < ARRAY_LEN(table); i++) {
-        fprintf(response->body, "%-6s %-12s %s\n", table[i].method, table[i].path, table[i].help);
+        fprintf(response->body, "%-10s %-14s %s\n", table[i].method, table[i].path, table[i].help);
     }
-    fputs("INVALIDATE /cache/{pattern}   hides what matches in every region; so does\n"
-          "POST   /invalidate  {\"keys\":[...],\"patterns\":[...]}\n", response->body);
 }
 
 void routes_init(struct routes *routes, const struct admin_probe *probes, uint32_t probe_count, struct metrics *metrics)
 {
-    *routes = (struct routes){probes, probe_count, metrics, process_started_s(), NULL};
+    *routes = (struct routes){.probes = probes, .probe_count = probe_count, .metrics = metrics, .started_s = process_started_s()};
+}
+
+void routes_finish(const struct routes *routes, const struct ask *ask, struct http_response *response)
+{
+    if (ask->kind == ASK_INVALIDATE) {
+        job_write(ask->job, response);
+    } else {
+        entry_finish(routes->view, ask, response);
+    }
 }
 
 static void append_allow(char *allow, size_t size, const char *method)
@@ -194,15 +262,27 @@ static void append_allow(char *allow, size_t size, const char *method)
     snprintf(allow + len, size - len, "%s%s%s", len > 0 ? ", " : "", method, strcmp(method, "GET") == 0 ? ", HEAD" : "");
 }
 
-void routes_dispatch(const struct routes *routes, const struct http_request *request, struct http_response *response)
+/* A path that ends with {…} takes the rest of what begins like it. */
+static bool matches(const char *path, struct http_request *request)
+{
+    const char *open = strchr(path, '{');
+    if (open == NULL) {
+        return strlen(path) == request->path_len && strcmp(path, request->path) == 0;
+    }
+    size_t len = (size_t)(open - path);
+    if (strncmp(path, request->path, len) != 0) {
+        return false;
+    }
+    request->rest = span_of(request->path + len, request->path_len - len);
+    return true;
+}
+
+void routes_dispatch(const struct routes *routes, struct http_request *request, struct http_response *response)
 {
     const char *method = strcmp(request->method, "HEAD") == 0 ? "GET" : request->method;
     char allow[sizeof response->allow] = "";
-    response->status = 200;
-    response->content_type = "text/plain; charset=utf-8";
-    response->allow[0] = '\0';
     for (size_t i = 0; i < ARRAY_LEN(table); i++) {
-        if (strcmp(table[i].path, request->path) != 0) {
+        if (!matches(table[i].path, request)) {
             continue;
         }
         if (strcmp(table[i].method, method) == 0) {

@@ -30,6 +30,7 @@ struct app {
     struct credentials *credentials; /* or NULL */
     struct worker **workers;
     struct front **fronts; /* the workers' */
+    struct cache **caches; /* the workers' */
     uint32_t worker_count;
     struct loader *loader;
     struct writer *writer; /* or NULL: no namespace is written through */
@@ -297,13 +298,22 @@ static enum err start_admin(struct app *app)
     if (app->bus != NULL && bus_has_spool(app->bus)) {
         probes[count++] = (struct admin_probe){"spool", spool_is_ready, app};
     }
+    app->caches = xcalloc(app->worker_count, sizeof *app->caches);
+    for (uint32_t i = 0; i < app->worker_count; i++) {
+        app->caches[i] = worker_cache(app->workers[i]);
+    }
+    struct admin_view view = {.config = config, .namespaces = &app->namespaces, .ring = app->ring, .bus = app->bus};
     struct admin_options options = {
         .address = &config->admin,
         .unix_mode = config->unix_mode,
         .metrics = metric_registry_metrics(app->registry),
         .probes = probes,
         .probe_count = count,
-        .invalidator = {.rules = app->rules, .submit_key = invalidate_key, .ctx = app, .is_refused = config->admin_public},
+        .invalidator = {.rules = app->rules, .submit_key = invalidate_key, .ctx = app},
+        .token = config->admin_token,
+        .view = &view,
+        .caches = app->caches,
+        .cache_count = app->worker_count,
     };
     return admin_create(&options, app->log, &app->admin);
 }
@@ -431,7 +441,7 @@ static void drain(struct app *app)
 
 static void stop(struct app *app)
 {
-    admin_destroy(&app->admin);
+    admin_stop(app->admin); /* waits for invalidations under way */
     sweep_stop(&app->sweep);
     for (uint32_t i = 0; i < app->worker_count; i++) {
         worker_stop(app->workers[i]);
@@ -455,7 +465,9 @@ static void stop(struct app *app)
     for (uint32_t i = 0; i < app->worker_count; i++) {
         worker_destroy(&app->workers[i]);
     }
+    admin_destroy(&app->admin); /* what it had asked the workers has come home */
     free(app->workers);
+    free(app->caches);
     free(app->fronts);
     metrics_baseline_destroy(&app->baseline);
     credentials_close(&app->credentials);

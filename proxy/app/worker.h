@@ -34,7 +34,7 @@ enum err worker_create(const struct worker_context *context, uint32_t index, uin
  * rules of the region are known, or rules_wait is over. */
 enum err worker_start(struct worker *worker, struct loader *loader, struct writer *writer, struct bus *bus);
 
-/* For what comes to it from other threads: its mailbox, and who may be given rules. */
+/* For what comes to it from other threads: its mailbox (any thread may post), and who may be given rules. */
 struct cache *worker_cache(struct worker *worker);
 
 /* Applies an invalidation of another region; any thread. */

@@ -226,6 +226,18 @@ bool bus_is_ready(struct bus *bus, char *text, size_t size)
     return is_ready;
 }
 
+void bus_region_status(struct bus *bus, uint32_t index, struct bus_region_status *out)
+{
+    struct bus_region *r = &bus->regions[index];
+    pthread_mutex_lock(&bus->status_lock);
+    snprintf(out->problem, sizeof out->problem, "%s", r->text);
+    pthread_mutex_unlock(&bus->status_lock);
+    out->is_peer = index > 0;
+    out->heard_us = atomic_load_explicit(&r->consumer.told_heard_us, memory_order_relaxed);
+    out->lag_ms = atomic_load_explicit(&r->consumer.told_lag_ms, memory_order_relaxed);
+    out->backlog = atomic_load_explicit(&r->consumer.told_backlog, memory_order_relaxed);
+}
+
 /* --- the bus's thread: connections --- */
 
 static bool is_own(const struct bus_region *r)

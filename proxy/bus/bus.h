@@ -142,4 +142,15 @@ void delivery_done(struct delivery *delivery, enum err err);
 /* For /readyz: true while connected to the own region's NATS and every peer's; `text` names those that are not. */
 bool bus_is_ready(struct bus *bus, char *text, size_t size);
 
+/* For operators: region 0 is the own one, then config.bus.peers in their order. Any thread. */
+#define BUS_PROBLEM_MAX 512
+struct bus_region_status {
+    char problem[BUS_PROBLEM_MAX]; /* "" while all is well */
+    bool is_peer;                  /* what follows is known */
+    uint64_t heard_us;             /* monotonic; the last message or heartbeat of its stream; 0: none yet */
+    uint64_t lag_ms;               /* of the last invalidation that was applied, from its timestamp */
+    uint64_t backlog;              /* messages that waited in its stream behind the last one that came */
+};
+void bus_region_status(struct bus *bus, uint32_t index, struct bus_region_status *out);
+
 #endif

@@ -292,13 +292,19 @@ static void on_conflict(struct consumer *c, const struct incoming *message, uint
     c->due_us = now_us + backoff_next_us(&c->pull_backoff);
 }
 
+static void hear(struct consumer *c, uint64_t now_us)
+{
+    c->heard_us = now_us;
+    c->silences = 0;
+    atomic_store_explicit(&c->told_heard_us, now_us, memory_order_relaxed);
+}
+
 void consumer_on_status(struct consumer *c, uint64_t request, const struct incoming *message, uint64_t now_us)
 {
     if (c->state != CONSUMER_PULLING || request < c->first_request || request > c->request) {
         return; /* late */
     }
-    c->heard_us = now_us;
-    c->silences = 0;
+    hear(c, now_us);
     switch (message->status) {
     case STATUS_HEARTBEAT:
         break;
@@ -411,8 +417,11 @@ static void deliver(struct consumer *c, const char *reply, const struct invalida
 
 void consumer_on_message(struct consumer *c, const struct incoming *message, uint64_t now_us)
 {
-    c->heard_us = now_us;
-    c->silences = 0;
+    hear(c, now_us);
+    struct delivered delivered;
+    if (jetstream_delivered(message->reply, &delivered)) {
+        atomic_store_explicit(&c->told_backlog, delivered.pending, memory_order_relaxed);
+    }
     c->credit -= MIN(c->credit, 1U);
     c->since_pull++;
     if (jetstream_deliveries(message->reply) == 0 || strlen(message->reply) >= SUBJECT_MAX) {
@@ -514,6 +523,7 @@ void consumer_on_done(struct delivery *delivery, uint64_t wall_ms)
     if (delivery->err == OK) {
         uint64_t then_ms = delivery->event.timestamp_ms;
         count(c, METRIC_BUS_APPLIED, 1);
+        atomic_store_explicit(&c->told_lag_ms, wall_ms > then_ms ? wall_ms - then_ms : 0, memory_order_relaxed);
         metrics_observe(c->metrics, METRIC_BUS_LAG_SECONDS, 1 + c->index, wall_ms > then_ms ? 1000 * (wall_ms - then_ms) : 0);
     } else {
         count(c, METRIC_BUS_FAILED, 1);

@@ -81,6 +81,11 @@ struct consumer {
     uint32_t silences;   /* in a row */
 
     uint32_t under_way; /* deliveries at the sink */
+
+    /* For bus_region_status(), from any thread. */
+    _Atomic uint64_t told_heard_us; /* heard_us; 0: never */
+    _Atomic uint64_t told_lag_ms;   /* of the last event that was applied */
+    _Atomic uint64_t told_backlog;  /* messages of the stream behind the last one that came */
     struct list messages;
 };
 

@@ -117,6 +117,7 @@ static inline void operation_describe(struct operation *op, const struct meta_re
         op->reply.won = reply->won;
         op->reply.wait = reply->wait;
         op->reply.stale = reply->stale;
+        op->reply.origin = reply->stale ? ORIGIN_STALE : ORIGIN_HIT;
     }
 }
 

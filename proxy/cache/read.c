@@ -96,6 +96,7 @@ static void on_hit(struct operation *op, const struct meta_reply *reply, struct 
     struct metrics_shard *metrics = op->cache->metrics;
     if (unlikely(is_negative(reply))) {
         metrics_add(metrics, METRIC_NEGATIVE_HITS, op->namespace->index, 1);
+        op->reply.origin = ORIGIN_NEGATIVE;
         finish(op, REPLY_MISS);
         return;
     }
@@ -180,6 +181,7 @@ static void on_loaded(struct load *loaded)
         reply->size = loaded->value_len;
         reply->last_access_s = 0;
         reply->was_hit = reply->won = reply->wait = reply->stale = false;
+        reply->origin = ORIGIN_LOADED;
     }
     op->reply.chunk = loaded->value;
     op->reply.value = span_of(loaded->value->data, loaded->value_len);

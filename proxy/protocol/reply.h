@@ -35,6 +35,18 @@ enum reply_status {
     REPLY_STATUS_COUNT
 };
 
+/* Where the answer to a read came from, and what a peek has found. */
+enum reply_origin {
+    ORIGIN_MISS, /* neither the cache nor the source has it, or there is no source */
+    ORIGIN_HIT,
+    ORIGIN_LOADED,
+    ORIGIN_STALE,     /* an invalidated value, while it is loaded anew */
+    ORIGIN_NEGATIVE,  /* the cache remembers that there is none */
+    ORIGIN_TOMBSTONE, /* peek: invalidated, and without a value */
+    ORIGIN_LEASE,     /* peek: somebody is loading it */
+    ORIGIN_COUNT
+};
+
 struct reply {
     enum reply_status status;
     uint32_t flags;
@@ -51,6 +63,7 @@ struct reply {
     bool won;   /* W */
     bool wait;  /* Z */
     bool stale; /* X */
+    uint8_t origin; /* enum reply_origin; the asker sets it to ORIGIN_MISS before */
 };
 
 #endif

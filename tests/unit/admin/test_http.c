@@ -55,7 +55,7 @@ static uint16_t free_port(void)
     return ntohs(sin.sin_port);
 }
 
-static enum err server_start(struct server *s, unsigned max_connections, unsigned timeout_s)
+static enum err server_start_with(struct server *s, struct admin_options options)
 {
     s->probes[0] = (struct admin_probe){"pool", component_is_ready, &s->pool};
     s->probes[1] = (struct admin_probe){"bus", component_is_ready, &s->bus};
@@ -72,9 +72,17 @@ static enum err server_start(struct server *s, unsigned max_connections, unsigne
         snprintf(s->address_text, sizeof s->address_text, "127.0.0.1:%u", s->address.port);
         s->address.text = s->address_text;
     }
-    struct admin_options options = {.address = &s->address, .unix_mode = 0600, .probes = s->probes, .probe_count = 2,
-                                    .metrics = s->metrics, .max_connections = max_connections, .timeout_s = timeout_s};
+    options.address = &s->address;
+    options.unix_mode = 0600;
+    options.probes = s->probes;
+    options.probe_count = 2;
+    options.metrics = s->metrics;
     return admin_create(&options, s->log, &s->admin);
+}
+
+static enum err server_start(struct server *s, unsigned max_connections, unsigned timeout_s)
+{
+    return server_start_with(s, (struct admin_options){.max_connections = max_connections, .timeout_s = timeout_s});
 }
 
 static void server_stop(struct server *s)
@@ -146,7 +154,7 @@ static const char *ask(const struct server *s, const char *request)
 
 static const char *ask_for(const struct server *s, const char *method, const char *path)
 {
-    char request[256];
+    char request[1024];
     snprintf(request, sizeof request, "%s %s HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n", method, path);
     return ask(s, request);
 }
@@ -276,7 +284,20 @@ START_TEST(test_errors)
         assert_has(answer, "\r\nAllow: GET, HEAD\r\n");
         assert_has(body_of(answer), "{\"error\":{\"code\":\"method_not_allowed\",\"message\":\"");
     }
-    assert_status(ask_for(&s, "INVALIDATE", "/cache/x*"), "404");
+    assert_status(ask_for(&s, "OPTIONS", "/cache/x"), "405");
+    assert_status(ask_for(&s, "GET", "/cache"), "404");
+    const char *bad[] = {"/cache/100%", "/%", "/healthz%0", "/cache/%zz"};
+    for (size_t i = 0; i < ARRAY_LEN(bad); i++) {
+        const char *answer = ask_for(&s, "GET", bad[i]);
+        assert_status(answer, "400");
+        assert_has(body_of(answer), "{\"error\":{\"code\":\"bad_path\",\"message\":\"");
+    }
+    assert_status(ask_for(&s, "GET", "/health%7a"), "200");
+    assert_status(ask_for(&s, "GET", "/healthz%00"), "404");
+    const char *needy[] = {"/cache/x", "/route?key=x", "/regions", "/config"};
+    for (size_t i = 0; i < ARRAY_LEN(needy); i++) { /* this server has nothing to look at */
+        assert_status(ask_for(&s, "GET", needy[i]), "503");
+    }
     server_stop(&s);
 }
 END_TEST
@@ -290,7 +311,9 @@ START_TEST(test_bodies)
     answer = ask(&s, "SET /nothing HTTP/1.1\r\nHost: x\r\nConnection: close\r\nTransfer-Encoding: chunked\r\n\r\n"
                      "5\r\nhello\r\n0\r\n\r\n");
     assert_status(answer, "404");
-    answer = ask(&s, "SET /nothing HTTP/1.1\r\nHost: x\r\nContent-Length: 65537\r\n\r\n");
+    static char large[65537 + 128] = "SET /nothing HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Length: 65537\r\n\r\n";
+    memset(large + strlen(large), 'x', 65537);
+    answer = ask(&s, large); /* read, dropped and refused */
     assert_status(answer, "413");
     assert_has(body_of(answer), "{\"error\":{\"code\":\"too_large\"");
     answer = ask(&s, "SET /nothing HTTP/1.1\r\nHost: x\r\nContent-Length: -1\r\n\r\n");
@@ -487,6 +510,228 @@ START_TEST(test_stop_with_open_connections)
 }
 END_TEST
 
+static const char *ask_with(const struct server *s, const char *path, const char *header)
+{
+    char request[512];
+    snprintf(request, sizeof request, "GET %s HTTP/1.1\r\nHost: x\r\nConnection: close\r\n%s\r\n", path, header);
+    return ask(s, request);
+}
+
+START_TEST(test_token)
+{
+    struct server s = {.address.port = free_port()};
+    ck_assert_int_eq(server_start_with(&s, (struct admin_options){.timeout_s = 2, .token = "0123456789abcdef"}), OK);
+    const char *wrong[] = {"", "Authorization: 0123456789abcdef\r\n", "Authorization: Bearer 0123456789abcdeF\r\n",
+                           "Authorization: Bearer 0123456789abcde\r\n", "Authorization: Bearer 0123456789abcdef0\r\n",
+                           "Authorization: Bearer \r\n", "Authorization: Basic 0123456789abcdef\r\n", "X: Bearer 0123456789abcdef\r\n"};
+    for (size_t i = 0; i < ARRAY_LEN(wrong); i++) {
+        const char *answer = ask_with(&s, "/metrics", wrong[i]);
+        assert_status(answer, "401");
+        assert_has(answer, "\r\nWWW-Authenticate: Bearer\r\n");
+        assert_has(body_of(answer), "{\"error\":{\"code\":\"unauthorized\",");
+        assert_status(ask_with(&s, "/none", wrong[i]), "401"); /* nor does one learn what there is */
+        assert_status(ask_with(&s, "/healthz?x=1", wrong[i]), "200");
+    }
+    assert_status(ask_with(&s, "/metrics", "Authorization: Bearer 0123456789abcdef\r\n"), "200");
+    assert_status(ask_with(&s, "/metrics", "authorization: bearer 0123456789abcdef\r\n"), "200");
+    s.pool.is_ready = false;
+    const char *answer = ask_with(&s, "/readyz", "");
+    assert_status(answer, "503");
+    ck_assert_str_eq(body_of(answer), "pool: not ready\nbus: ok\n"); /* without addresses */
+    assert_has(body_of(ask_with(&s, "/readyz", "Authorization: Bearer 0123456789abcdef\r\n")), "10.0.0.1:11211");
+    server_stop(&s);
+}
+END_TEST
+
+/* Never silent for long, and never done: such clients are ended all the same, whether they send or read slowly. */
+START_TEST(test_dripping_client)
+{
+    struct server s = {.address.port = free_port()};
+    ck_assert_int_eq(server_start_with(&s, (struct admin_options){.timeout_s = 30, .request_s = 1}), OK);
+    int fd = server_connect(&s);
+    put(fd, "GET /healthz HTTP/1.1\r\nX-Long: ", 31);
+    bool is_open = true;
+    for (int i = 0; is_open && i < WAIT_MS / 50; i++) {
+        struct pollfd poll_fd = {.fd = fd, .events = POLLIN};
+        char c;
+        put(fd, "x", 1);
+        is_open = poll(&poll_fd, 1, 50) == 0 || recv(fd, &c, 1, 0) > 0;
+    }
+    ck_assert(!is_open);
+    close(fd);
+    assert_status(ask_for(&s, "GET", "/healthz"), "200");
+    server_stop(&s);
+}
+END_TEST
+
+/* --- a worker that does nothing until the test lets it --- */
+
+struct worker {
+    struct config config;
+    struct admin_view view;
+    struct loop loop;
+    struct cache cache;
+    struct cache *caches[1];
+};
+
+static struct admin_options worker_init(struct worker *w)
+{
+    w->config.max_value_size = 1 << 20;
+    w->view.config = &w->config;
+    ck_assert_int_eq(mailbox_init(&w->loop.mailbox), OK);
+    w->cache.loop = &w->loop;
+    w->cache.is_stopping = true; /* so that every question has the same answer */
+    w->caches[0] = &w->cache;
+    return (struct admin_options){.timeout_s = 5, .view = &w->view, .caches = w->caches, .cache_count = 1, .max_asks = 3, .ask_ms = 60000};
+}
+
+/* Waits until so many questions have come, and answers them. */
+static void worker_answer(struct worker *w, unsigned count)
+{
+    while (count > 0) {
+        struct pollfd poll_fd = {.fd = w->loop.mailbox.fd, .events = POLLIN};
+        ck_assert_int_eq(poll(&poll_fd, 1, WAIT_MS), 1);
+        unsigned answered = mailbox_drain(&w->loop.mailbox, w);
+        count -= MIN(count, answered);
+    }
+}
+
+static int begin(const struct server *s, const char *request)
+{
+    int fd = server_connect(s);
+    put(fd, request, strlen(request));
+    return fd;
+}
+
+#define GET_KEY "GET /cache/k HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"
+#define SET_KEY "SET /cache/k HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Length: 5\r\n\r\nvalue"
+
+START_TEST(test_worker_answers)
+{
+    struct server s = {.address.port = free_port()};
+    struct worker w = {.config.region = NULL};
+    ck_assert_int_eq(server_start_with(&s, worker_init(&w)), OK);
+    const char *requests[] = {GET_KEY, SET_KEY, "DEL /cache/k%00 HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"};
+    int fds[ARRAY_LEN(requests)];
+    for (size_t i = 0; i < ARRAY_LEN(requests); i++) {
+        fds[i] = begin(&s, requests[i]);
+    }
+    assert_status(ask_for(&s, "GET", "/healthz"), "200"); /* nobody waits for the worker but they */
+    worker_answer(&w, ARRAY_LEN(requests));
+    for (size_t i = 0; i < ARRAY_LEN(requests); i++) {
+        ck_assert(take_all(fds[i], page, sizeof page));
+        assert_status(page, "503");
+        ck_assert_str_eq(body_of(page), "{\"error\":{\"code\":\"server_error\",\"message\":\"the sidecar is stopping\"}}\n");
+        close(fds[i]);
+    }
+    server_stop(&s);
+    mailbox_deinit(&w.loop.mailbox);
+}
+END_TEST
+
+/* More than may be under way are refused at once, and their places are free again when the worker has answered, not before: not when their client
+ * has gone. */
+START_TEST(test_too_many_asks)
+{
+    struct server s = {.address.port = free_port()};
+    struct worker w = {.config.region = NULL};
+    ck_assert_int_eq(server_start_with(&s, worker_init(&w)), OK);
+    int fds[3];
+    for (size_t i = 0; i < ARRAY_LEN(fds); i++) {
+        fds[i] = begin(&s, i == 1 ? SET_KEY : GET_KEY);
+        struct pollfd poll_fd = {.fd = w.loop.mailbox.fd, .events = POLLIN};
+        ck_assert_int_eq(poll(&poll_fd, 1, WAIT_MS), 1); /* the first is there */
+    }
+    const char *answer = "";
+    for (int i = 0; i < WAIT_MS / 10 && strncmp(answer, "HTTP/1.1 429 ", 13) != 0; i++) { /* the others may not have been read yet */
+        int fd = begin(&s, GET_KEY);
+        struct pollfd poll_fd = {.fd = fd, .events = POLLIN};
+        if (poll(&poll_fd, 1, 1000) == 1) {
+            ck_assert(take_all(fd, page, sizeof page));
+            answer = page;
+        }
+        close(fd);
+    }
+    assert_status(answer, "429");
+    assert_has(body_of(answer), "{\"error\":{\"code\":\"too_many_requests\",");
+    close(fds[0]);
+    assert_status(ask(&s, GET_KEY), "429");
+    worker_answer(&w, 3);
+    ck_assert(take_all(fds[1], page, sizeof page));
+    assert_status(page, "503");
+    int fd = begin(&s, GET_KEY);
+    worker_answer(&w, 1);
+    ck_assert(take_all(fd, page, sizeof page));
+    assert_status(page, "503");
+    close(fd);
+    close(fds[1]);
+    close(fds[2]);
+    server_stop(&s);
+    mailbox_deinit(&w.loop.mailbox);
+}
+END_TEST
+
+START_TEST(test_ask_deadline)
+{
+    struct server s = {.address.port = free_port()};
+    struct worker w = {.config.region = NULL};
+    struct admin_options options = worker_init(&w);
+    options.ask_ms = 50;
+    ck_assert_int_eq(server_start_with(&s, options), OK);
+    const char *answer = ask(&s, SET_KEY);
+    assert_status(answer, "504");
+    assert_has(body_of(answer), "{\"error\":{\"code\":\"timeout\",");
+    worker_answer(&w, 1); /* late: nobody is there to be told */
+    assert_status(ask_for(&s, "GET", "/healthz"), "200");
+    server_stop(&s);
+    mailbox_deinit(&w.loop.mailbox);
+}
+END_TEST
+
+/* Stopped while a worker is being asked: the client is told, and what the worker answers later has somewhere to go. */
+START_TEST(test_stop_while_asking)
+{
+    struct server s = {.address.port = free_port()};
+    struct worker w = {.config.region = NULL};
+    ck_assert_int_eq(server_start_with(&s, worker_init(&w)), OK);
+    int fd = begin(&s, SET_KEY);
+    struct pollfd poll_fd = {.fd = w.loop.mailbox.fd, .events = POLLIN};
+    ck_assert_int_eq(poll(&poll_fd, 1, WAIT_MS), 1);
+    admin_stop(s.admin);
+    ck_assert(take_all(fd, page, sizeof page));
+    assert_status(page, "503");
+    assert_has(body_of(page), "the sidecar is stopping");
+    close(fd);
+    worker_answer(&w, 1);
+    server_stop(&s);
+    mailbox_deinit(&w.loop.mailbox);
+}
+END_TEST
+
+START_TEST(test_bad_questions)
+{
+    struct server s = {.address.port = free_port()};
+    struct worker w = {.config.region = NULL};
+    ck_assert_int_eq(server_start_with(&s, worker_init(&w)), OK);
+    char path[512] = "/cache/";
+    assert_status(ask_for(&s, "GET", path), "400");
+    memset(path + 7, 'k', 251);
+    const char *answer = ask_for(&s, "GET", path);
+    assert_status(answer, "400");
+    assert_has(body_of(answer), "{\"error\":{\"code\":\"bad_key\",");
+    const char *bad[] = {"/cache/k?ttl=", "/cache/k?ttl=-1", "/cache/k?ttl=1h", "/cache/k?ttl=315360001", "/cache/k?flags=4294967296", "/cache/k?flags=1.0",
+                         "/cache/k?ttl=99999999999999999999999"};
+    for (size_t i = 0; i < ARRAY_LEN(bad); i++) {
+        answer = ask_for(&s, "SET", bad[i]);
+        assert_status(answer, "400");
+        assert_has(body_of(answer), "{\"error\":{\"code\":\"bad_parameter\",");
+    }
+    assert_status(ask(&s, "SET /cache/k HTTP/1.1\r\nHost: x\r\nContent-Length: 1048576000\r\nConnection: close\r\n\r\n"), "413");
+    server_stop(&s);
+    mailbox_deinit(&w.loop.mailbox);
+}
+END_TEST
+
 START_TEST(test_busy_port)
 {
     struct server first = {.address.port = free_port()};
@@ -546,6 +791,13 @@ int main(void)
     tcase_add_test(tests, test_connection_limit);
     tcase_add_test(tests, test_many_clients);
     tcase_add_test(tests, test_stop_with_open_connections);
+    tcase_add_test(tests, test_token);
+    tcase_add_test(tests, test_dripping_client);
+    tcase_add_test(tests, test_worker_answers);
+    tcase_add_test(tests, test_too_many_asks);
+    tcase_add_test(tests, test_ask_deadline);
+    tcase_add_test(tests, test_stop_while_asking);
+    tcase_add_test(tests, test_bad_questions);
     tcase_add_test(tests, test_busy_port);
     tcase_add_test(tests, test_unix_socket);
     Suite *suite = suite_create("http");

@@ -1,4 +1,5 @@
 #include "proxy/bus/consumer.h"
+#include "proxy/bus/jetstream.h"
 
 #include "proxy/bus/spool_record.h"
 #include "tests/unit/bus/fake_transport.h"
@@ -545,11 +546,29 @@ START_TEST(a_full_link_is_no_loss)
 }
 END_TEST
 
+/* What waits behind a message, from where its acknowledgement goes: both forms that servers use. */
+START_TEST(backlog)
+{
+    struct delivered d;
+    ck_assert(jetstream_delivered("$JS.ACK.INVAL_east.to_west.1.7.8.1795464000000000000.42", &d));
+    ck_assert_uint_eq(d.pending, 42);
+    ck_assert_uint_eq(d.stream_seq, 7);
+    ck_assert_uint_eq(d.consumer_seq, 8);
+    ck_assert_str_eq(d.consumer, "to_west");
+    ck_assert(jetstream_delivered("$JS.ACK.hub.ACCHASH.INVAL_east.to_west.2.7.8.1795464000000000000.43.token", &d));
+    ck_assert_uint_eq(d.pending, 43);
+    ck_assert(!jetstream_delivered("$JS.ACK.INVAL_east.to_west.1", &d));
+    ck_assert(!jetstream_delivered("$JS.API.INVAL_east.to_west.1.7.7.1795464000000000000.42", &d));
+    ck_assert(!jetstream_delivered("", &d));
+}
+END_TEST
+
 int main(void)
 {
     Suite *suite = suite_create("bus/consumer");
     TCase *tc = tcase_create("consumer");
     tcase_add_checked_fixture(tc, setup, teardown);
+    tcase_add_test(tc, backlog);
     tcase_add_test(tc, creates_and_pulls);
     tcase_add_test(tc, acknowledges_when_all_is_applied);
     tcase_add_test(tc, delivery_done_comes_by_mail);

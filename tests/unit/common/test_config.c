@@ -182,7 +182,7 @@ START_TEST(every_option_of_the_process)
                             "max_clock_skew: 1m\n"
                             "sidecar_id: 1023\n"
                             "log: {level: debug}\n"
-                            "admin: {listen: '0.0.0.0:80', public: true}\n" POOL);
+                            "admin: {listen: '0.0.0.0:80', public: true, token: 0123456789abcdef}\n" POOL);
     ck_assert_str_eq(c->region, "eu-west_1");
     ck_assert_uint_eq(c->threads, 7);
     ck_assert_uint_eq(c->listen_count, 5);

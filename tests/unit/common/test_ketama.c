@@ -237,6 +237,40 @@ START_TEST(many_at_once_are_the_same_as_one_by_one)
 }
 END_TEST
 
+/* What is told of a key: keys of one point have one node, and no point lies before its keys, but for those behind the last one. */
+START_TEST(explained)
+{
+    enum { KEYS = 20000 };
+    struct ketama_node nodes[] = {{"10.0.0.1", 11211, 1}, {"10.0.0.2", 11211, 1}, {"10.0.0.3", 11211, 2}};
+    struct ketama *ring;
+    ck_assert_int_eq(ketama_create(nodes, ARRAY_LEN(nodes), &ring), OK);
+    static struct {
+        uint32_t hash, point, node;
+    } keys[KEYS];
+    uint32_t least = UINT32_MAX;
+    for (uint32_t i = 0; i < KEYS; i++) {
+        char text[32];
+        snprintf(text, sizeof text, "key:%u", i);
+        ketama_explain(ring, span_str(text), &keys[i].hash, &keys[i].point);
+        keys[i].node = ketama_pick(ring, span_str(text));
+        least = keys[i].point < least ? keys[i].point : least;
+    }
+    uint32_t shared = 0;
+    for (uint32_t i = 0; i < KEYS; i++) {
+        ck_assert(keys[i].point >= keys[i].hash || keys[i].point == least);
+        uint32_t other = (i * 7919U) % KEYS;
+        for (uint32_t j = other; j < KEYS && j < other + 50; j++) {
+            if (j != i && keys[j].point == keys[i].point) {
+                shared++;
+                ck_assert_uint_eq(keys[j].node, keys[i].node);
+            }
+        }
+    }
+    ck_assert_uint_gt(shared, 0);
+    ketama_destroy(&ring);
+}
+END_TEST
+
 int main(void)
 {
     Suite *suite = suite_create("ketama");
@@ -253,6 +287,7 @@ int main(void)
     tcase_add_test(all, refused);
     tcase_add_test(all, extremes);
     tcase_add_test(all, many_at_once_are_the_same_as_one_by_one);
+    tcase_add_test(all, explained);
     suite_add_tcase(suite, all);
     return check_main(suite);
 }
