@@ -2,16 +2,16 @@
 
 #include <nats/nats.h>
 
-static bool has_identity(const struct access *access)
+static bool is_somebody(const struct config_access *access)
 {
-    const struct config_access *own = access->own;
-    return own->credentials_file != NULL || own->nkey != NULL || own->user != NULL || strchr(access->urls, '@') != NULL;
+    return access->credentials_file != NULL || access->nkey != NULL || access->user != NULL;
 }
 
 /* A peer that says nothing is told what this region's NATS is told. */
 static const struct config_access *identity_of(const struct access *access)
 {
-    return access->fallback != NULL && !has_identity(access) ? access->fallback : access->own;
+    bool says_nothing = !is_somebody(access->own) && strchr(access->urls, '@') == NULL;
+    return says_nothing && access->fallback != NULL && is_somebody(access->fallback) ? access->fallback : access->own;
 }
 
 static const struct config_bus_tls *tls_of(const struct access *access)
@@ -23,6 +23,12 @@ static const struct config_bus_tls *tls_of(const struct access *access)
 static const char *section_of(const struct access *access, const struct config_access *used)
 {
     return used == access->own ? access->section : "bus";
+}
+
+static const char *tls_section_of(const struct access *access)
+{
+    const struct config_bus_tls *tls = tls_of(access);
+    return tls == NULL || tls == access->own->tls ? access->section : "bus";
 }
 
 static natsStatus set_servers(const char *urls, natsOptions *options)
@@ -40,12 +46,19 @@ static natsStatus set_servers(const char *urls, natsOptions *options)
     return s;
 }
 
+/* Without the library's "(conn.c:2088): ". */
+static const char *without_place(const char *text)
+{
+    const char *end = text[0] == '(' ? strstr(text, "): ") : NULL;
+    return end != NULL ? end + 3 : text;
+}
+
 /* What the library says in addition to its status. */
 static const char *last_error(natsStatus s)
 {
     natsStatus status;
     const char *text = nats_GetLastError(&status);
-    return text != NULL && text[0] != '\0' ? text : natsStatus_GetText(s);
+    return text != NULL && text[0] != '\0' ? without_place(text) : natsStatus_GetText(s);
 }
 
 static enum err fail(char why[static ACCESS_TEXT_MAX], const char *section, const char *option, const char *path, natsStatus s)
@@ -57,7 +70,7 @@ static enum err fail(char why[static ACCESS_TEXT_MAX], const char *section, cons
 static enum err set_tls(const struct access *access, natsOptions *options, char why[static ACCESS_TEXT_MAX])
 {
     const struct config_bus_tls *tls = tls_of(access);
-    const char *section = access->own->tls == tls ? access->section : "bus";
+    const char *section = tls_section_of(access);
     if (tls == NULL && strncmp(access->urls, "tls://", 6) != 0) {
         return OK;
     }
@@ -136,16 +149,21 @@ static void explain_refusal(const struct access *access, char out[static ACCESS_
 
 static void explain_tls(const struct access *access, const char *error, char out[static ACCESS_TEXT_MAX])
 {
-    const char *section = access->own->tls == tls_of(access) && access->own->tls != NULL ? access->section : "bus";
-    const char *hint = "is the server's certificate signed by tls.ca, of the name in url (or tls.server_name) and not expired, "
-                       "and does the server trust our tls.certificate?";
-    snprintf(out, ACCESS_TEXT_MAX, "no TLS with it (%.150s); %s Section %s", error, hint, section);
+    snprintf(out, ACCESS_TEXT_MAX,
+             "no TLS with it (%.150s); is the server's certificate signed by tls.ca, of the name in url or tls.server_name, and not expired, and "
+             "does it trust our tls.certificate? In section %s",
+             error, tls_section_of(access));
 }
 
 void access_explain(const struct access *access, int status, const char *error, char out[static ACCESS_TEXT_MAX])
 {
     natsStatus s = (natsStatus)status;
-    const char *said = error[0] != '\0' ? error : natsStatus_GetText(s);
+    const char *said = error[0] != '\0' ? without_place(error) : natsStatus_GetText(s);
+    if (strncmp(said, "Expected 'PONG'", 15) == 0) { /* TLS 1.3: our certificate is looked at after the handshake */
+        snprintf(out, ACCESS_TEXT_MAX, "it closed the connection as we came in; does it ask for a certificate, and trust ours? Look at tls.certificate, "
+                 "in section %s", tls_section_of(access));
+        return;
+    }
     switch (s) {
     case NATS_CONNECTION_AUTH_FAILED: explain_refusal(access, out); return;
     case NATS_SSL_ERROR: explain_tls(access, said, out); return;
