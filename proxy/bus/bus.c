@@ -2,20 +2,11 @@
 
 #include <inttypes.h>
 #include <poll.h>
-#include <pthread.h>
 #include <sched.h>
 #include <sys/random.h>
 
 #include "common/clock.h"
-#include "proxy/bus/consumer.h"
-#include "proxy/bus/keeper.h"
-#include "proxy/bus/nats.h"
-#include "proxy/bus/publisher.h"
-#include "proxy/bus/relays.h"
-#include "proxy/bus/replayer.h"
-#include "proxy/bus/rulebook.h"
-#include "proxy/bus/spool_record.h"
-#include "proxy/bus/spooler.h"
+#include "proxy/bus/bus_parts.h"
 
 /* The bus's thread and what hangs on it. It never waits for anything but its mailbox: whatever blocks is done by the
  * links' threads.
@@ -25,179 +16,9 @@
  */
 
 #define REMIND_US 60000000ULL /* how often a connection that stays down is mentioned in the log */
-#define URL_MAX 300
-#define REASON_MAX ACCESS_TEXT_MAX
-#define STATUS_TEXT_MAX 800
 #define RESIGN_US 500000ULL /* how long an end waits for the answer to having given the relay's slot back */
 
-struct bus_region {
-    struct bus *bus;
-    uint32_t index;
-    const char *name;
-    char url[URL_MAX];                /* for messages */
-    char section[24];                 /* of the configuration, likewise */
-    char reason[REASON_MAX]; /* why there is no connection, as it was last said */
-    struct link *link;
-    struct consumer consumer; /* not for the own region */
-    bool is_up;
-    bool was_up;
-    uint64_t down_us;           /* since when */
-    uint64_t remind_us;         /* when to say so again */
-    char text[STATUS_TEXT_MAX]; /* what is the matter, "" if nothing is; under status_lock */
-};
-
-struct bus {
-    const struct config *config;
-    struct log *log;
-    struct metrics_shard *metrics;
-    struct bus_sink sink;
-    struct mailbox mailbox;
-    pthread_t thread;
-    bool has_thread;
-    _Atomic bool is_stopping; /* nothing is taken any more */
-    _Atomic bool is_ending;   /* the thread is to end */
-    _Atomic uint32_t posting; /* callers between looking at is_stopping and having posted */
-    char client_name[96];
-
-    /* The bus thread's. */
-    struct publisher publisher;
-    struct keeper keeper;
-    struct replayer replayer;
-    struct rulebook rulebook;
-    struct relays relays;
-
-    struct spooler *spooler; /* or NULL */
-    pthread_mutex_t status_lock;
-    uint32_t region_count;
-    struct bus_region regions[];
-};
-
-/* --- what callers see; any thread --- */
-
-static void deliver_publication(struct mail *mail, void *owner)
-{
-    struct bus *bus = owner;
-    publisher_submit(&bus->publisher, container_of(mail, struct publication, mail));
-}
-
-static void deliver_record(struct mail *mail, void *owner)
-{
-    struct bus *bus = owner;
-    rulebook_submit(&bus->rulebook, container_of(mail, struct record, mail));
-}
-
-/* After bus_stop() nobody drains the mailboxes, so a publication must not get into one: either we see is_stopping, or bus_stop()
- * sees that we are posting and waits. */
-static bool begin_posting(struct bus *bus)
-{
-    atomic_fetch_add(&bus->posting, 1);
-    if (!atomic_load(&bus->is_stopping)) {
-        return true;
-    }
-    atomic_fetch_sub(&bus->posting, 1);
-    return false;
-}
-
-static void end_posting(struct bus *bus)
-{
-    atomic_fetch_sub(&bus->posting, 1);
-}
-
-void bus_publish(struct bus *bus, struct publication *publication)
-{
-    publication->submitted_us = clock_mono_us();
-    publication->kind = SPOOL_OWED; /* if it comes to that */
-    publication->debts = DEBT_BUS;
-    if (!begin_posting(bus)) {
-        publication_finish(publication, ERR_STOPPING);
-        return;
-    }
-    publication->mail.deliver = deliver_publication;
-    mailbox_post(&bus->mailbox, &publication->mail);
-    end_posting(bus);
-}
-
-bool bus_has_spool(const struct bus *bus)
-{
-    return bus->spooler != NULL;
-}
-
-static void spool(struct bus *bus, struct publication *publication, uint8_t kind, uint8_t debts)
-{
-    publication->submitted_us = clock_mono_us();
-    publication->kind = kind;
-    publication->debts = debts;
-    publication->sender = publication->count = 0;
-    publication->reserved = NULL;
-    if (!begin_posting(bus)) {
-        publication_finish(publication, ERR_STOPPING);
-        return;
-    }
-    if (invalidation_is_valid(&publication->event)) {
-        spooler_take(bus->spooler, publication);
-    } else {
-        publication_finish(publication, ERR_INVALID);
-    }
-    end_posting(bus);
-}
-
-void bus_owe(struct bus *bus, struct publication *publication, bool is_published)
-{
-    spool(bus, publication, SPOOL_OWED, is_published ? DEBTS : DEBT_NODE);
-}
-
-bool bus_owes(struct bus *bus, struct span key)
-{
-    return bus->spooler != NULL && spooler_owes(bus->spooler, key);
-}
-
-bool bus_has_intent(const struct bus *bus)
-{
-    return bus->spooler != NULL && bus->config->bus->intent;
-}
-
-void bus_reserve(struct bus *bus, struct publication *publication)
-{
-    if (bus_has_intent(bus)) {
-        spool(bus, publication, SPOOL_RESERVED, 0);
-        return;
-    }
-    publication->reserved = NULL;
-    publication_finish(publication, OK);
-}
-
-void bus_commit(struct bus *bus, struct publication *publication)
-{
-    if (publication->reserved != NULL && atomic_load(&bus->is_stopping)) {
-        publication_finish(publication, OK); /* the next start finds the reservation */
-        return;
-    }
-    bus_publish(bus, publication);
-}
-
-void bus_cancel(struct bus *bus, struct publication *publication)
-{
-    if (publication->reserved != NULL && !atomic_load(&bus->is_stopping)) { /* else the next start finds it, and invalidates too much */
-        spooler_clear(bus->spooler, publication);
-    }
-}
-
-bool bus_is_sweeper(struct bus *bus)
-{
-    return clock_mono_us() < atomic_load(&bus->rulebook.sweeper_until_us);
-}
-
-void bus_record(struct bus *bus, struct record *record)
-{
-    record->submitted_us = clock_mono_us();
-    record->mail.deliver = deliver_record;
-    if (!begin_posting(bus)) {
-        record_finish(record, ERR_STOPPING);
-        return;
-    }
-    mailbox_post(&bus->mailbox, &record->mail);
-    end_posting(bus);
-}
+/* --- what callers see; any thread (what they post: bus_post.c) --- */
 
 bool bus_is_spool_ready(struct bus *bus, char *text, size_t size)
 {
