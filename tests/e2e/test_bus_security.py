@@ -72,7 +72,10 @@ def secrets(directory):
 @pytest.fixture(scope="module")
 def places(watch, directory, secrets):
     verify = f"ca_file: {json.dumps(str(secrets.ca.path))}, verify: true"
-    users = f'authorization {{ users: [{{user: "outrigger", password: {json.dumps(PASSWORD)}}}] }}\n'
+    word = json.dumps(PASSWORD)
+    users = (f'authorization {{ users: [{{user: "outrigger", password: {word}}},\n'
+             f'{{user: "owner", password: {word}, permissions: {{publish: ["outrigger.inval.narrow.>", "$KV.>", "$JS.API.>"], subscribe: "_INBOX.>"}}}},\n'
+             f'{{user: "reader", password: {word}, permissions: {{publish: ["$JS.API.>", "$JS.ACK.>"], subscribe: "_INBOX.>"}}}}] }}\n')
     nkeys = f"authorization {{ users: [{{nkey: {secrets.key.public}}}] }}\n"
     list_of = [
         Place(directory, "open"),
@@ -214,3 +217,18 @@ def test_a_peer_is_told_what_this_regions_nats_is_told(places, start):
     sidecar = start({"region": "heir", "pool": {"nodes": [places["open"].node.address]}, "bus": {
         "url": here.url, **here.access, "relays": 0, "stream_max_bytes": "64MiB", "peers": [{"region": "password", "url": here.url}]}})
     arrives(here, sidecar.port, "inherited")
+
+
+def test_accounts_with_no_more_rights_than_needed(places, start):
+    """What docs/operations.md says that a sidecar needs in its own region, and at a peer."""
+    here = places["password"]
+    narrow = Place(here.nats.directory, "narrow")
+    narrow.sidecar = start({"region": "narrow", "pool": {"nodes": [here.node.address]}, "bus": {
+        "url": here.url, **here.access, "user": "owner", "relays": 1, "stream_max_bytes": "64MiB",
+        "peers": [{"region": "password", **here.access, "url": here.url}]}})
+    reader = start({"region": "reader", "pool": {"nodes": [places["open"].node.address]}, "bus": {
+        "url": places["open"].url, "stream_max_bytes": "64MiB",
+        "peers": [{"region": "narrow", "url": here.url, **here.access, "user": "reader"}]}})
+    arrives(narrow, reader.port, "narrow")
+    for sidecar in (narrow.sidecar, reader):
+        assert "bus: NATS connection to region" not in log_of(sidecar)  # Not Permitted, it would say
