@@ -99,10 +99,31 @@ struct config_database {
     char *tls_ca; /* or NULL */
 };
 
+#define CONFIG_SERVERS_MAX 16 /* in the URL of a NATS */
+
+/* TLS towards a NATS. */
+struct config_bus_tls {
+    char *ca;          /* or NULL: the authorities that the system trusts */
+    char *certificate; /* ours, or NULL: it does not ask for one */
+    char *key;
+    char *server_name; /* or NULL: the host of the URL */
+};
+
+/* How a NATS is told who we are: one of credentials_file, nkey and user, or none. */
+struct config_access {
+    char *credentials_file;
+    char *nkey; /* the public key; its seed is in nkey_file */
+    char *nkey_file;
+    char *user;
+    char *password;             /* read from password_file where that is given */
+    struct config_bus_tls *tls; /* or NULL */
+};
+
 struct config_peer {
     char *region;
-    char *url;
+    char *url;    /* or several, with commas between them */
     char *domain; /* or NULL */
+    struct config_access access;
 };
 
 struct config_spool {
@@ -112,7 +133,8 @@ struct config_spool {
 };
 
 struct config_bus {
-    char *url;
+    char *url; /* or several, with commas between them */
+    uint32_t relays; /* 0: every sidecar */
     struct config_peer *peers;
     uint32_t peer_count;
     uint32_t publish_timeout_ms;
@@ -122,7 +144,7 @@ struct config_bus {
     uint32_t stream_replicas;
     uint32_t rules_wait_ms;
     uint32_t ack_wait_ms;
-    char *credentials_file; /* or NULL */
+    struct config_access access;
     struct config_spool *spool; /* or NULL */
     bool intent;
 };

@@ -145,8 +145,7 @@ bool config_address_is_same(const struct address *a, const struct address *b)
     return strcasecmp(a->host, b->host) == 0;
 }
 
-/* The text is not shown: it may hold a password. */
-enum err config_address_check_url(const char *text, struct reason *why)
+static enum err check_server(const char *text, struct reason *why)
 {
     const char *host = strncmp(text, "nats://", 7) == 0 ? text + 7 : strncmp(text, "tls://", 6) == 0 ? text + 6 : NULL;
     if (host == NULL) {
@@ -161,8 +160,30 @@ enum err config_address_check_url(const char *text, struct reason *why)
     }
     struct address address;
     if (strncmp(host, "unix:", 5) == 0 || config_address_parse(host, 4222, &address, why) != OK) {
-        return config_problems_reason(why, "must name one server: nats://host:port or tls://host:port");
+        return config_problems_reason(why, "must name a server: nats://host:port or tls://host:port; several with commas between them");
     }
     config_address_free(&address);
     return OK;
+}
+
+/* The text is not shown: it may hold a password. */
+enum err config_address_check_url(const char *text, struct reason *why)
+{
+    char *copy = xstrdup(text);
+    uint32_t count = 0;
+    enum err err = OK;
+    char *rest = copy;
+    for (char *server = strsep(&rest, ","); server != NULL && err == OK; server = strsep(&rest, ",")) {
+        bool is_tls = strncmp(server, "tls://", 6) == 0;
+        err = check_server(server, why);
+        if (err == OK && is_tls != (strncmp(text, "tls://", 6) == 0)) {
+            err = config_problems_reason(why, "must have tls:// in front of all its servers, or of none");
+        }
+        if (err == OK && ++count > CONFIG_SERVERS_MAX) {
+            err = config_problems_reason(why, "names more than %d servers", CONFIG_SERVERS_MAX);
+        }
+    }
+    explicit_bzero(copy, strlen(text));
+    free(copy);
+    return err;
 }

@@ -16,6 +16,7 @@ void config_address_free(struct address *address);
 bool config_address_is_loopback(const struct address *address); /* nobody on another host can get there; "localhost" counts */
 bool config_address_is_same(const struct address *a, const struct address *b);
 
-enum err config_address_check_url(const char *text, struct reason *why); /* nats://host:port or tls://host:port */
+/* nats://host:port or tls://host:port, or several of one kind with commas between them. */
+enum err config_address_check_url(const char *text, struct reason *why);
 
 #endif

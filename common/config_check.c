@@ -349,6 +349,56 @@ static void check_spool(const struct config_bus *bus, const struct config_read *
     }
 }
 
+/* `path` is that of the section. */
+static void check_access(const struct config_access *access, const struct config_read *read, const char *path)
+{
+    const struct {
+        const void *field;
+        const char *key;
+        const void *other_field;
+        const char *other_key;
+    } pairs[] = {
+        {&access->nkey, "nkey", &access->nkey_file, "nkey_file"},
+        {&access->nkey_file, "nkey_file", &access->nkey, "nkey"},
+        {&access->password, "password", &access->user, "user"},
+        {&access->password, "password_file", &access->user, "user"},
+    };
+    const struct {
+        const void *field;
+        const char *key;
+    } ways[] = {{&access->credentials_file, "credentials_file"}, {&access->nkey, "nkey"}, {&access->user, "user"}};
+    for (size_t i = 0; i < ARRAY_LEN(pairs); i++) {
+        if (is_given(read, pairs[i].field, pairs[i].key) && !is_given(read, pairs[i].other_field, pairs[i].other_key)) {
+            config_problems_add(read->problems, line_of(read, pairs[i].field, pairs[i].key, NULL, NULL), "%s.%s: needs %s", path, pairs[i].key,
+                                pairs[i].other_key);
+        }
+    }
+    bool has_password = is_given(read, &access->password, "password");
+    bool has_password_file = is_given(read, &access->password, "password_file");
+    if (has_password && has_password_file) {
+        config_problems_add(read->problems, line_of(read, &access->password, "password_file", NULL, NULL),
+                            "%s.password_file: can not go with password; give one of them", path);
+    }
+    if (is_given(read, &access->user, "user") && !has_password && !has_password_file) {
+        config_problems_add(read->problems, line_of(read, &access->user, "user", NULL, NULL), "%s.user: needs password or password_file", path);
+    }
+    for (size_t i = 1; i < ARRAY_LEN(ways); i++) {
+        for (size_t j = 0; j < i && is_given(read, ways[i].field, ways[i].key); j++) {
+            if (is_given(read, ways[j].field, ways[j].key)) {
+                config_problems_add(read->problems, line_of(read, ways[i].field, ways[i].key, NULL, NULL), "%s.%s: can not go with %s", path,
+                                    ways[i].key, ways[j].key);
+                break;
+            }
+        }
+    }
+    const struct config_bus_tls *tls = access->tls;
+    if (tls != NULL && is_given(read, &tls->certificate, "certificate") != is_given(read, &tls->key, "key")) {
+        bool has_key = is_given(read, &tls->key, "key");
+        config_problems_add(read->problems, has_key ? line_of(read, &tls->key, "key", NULL, NULL) : line_of(read, &tls->certificate, "certificate", NULL, NULL),
+                            "%s.tls.%s: needs %s", path, has_key ? "key" : "certificate", has_key ? "certificate" : "key");
+    }
+}
+
 static void check_bus(const struct config *config, const struct config_read *read)
 {
     const struct config_bus *bus = config->bus;
@@ -357,7 +407,11 @@ static void check_bus(const struct config *config, const struct config_read *rea
                             "bus: needs `region`, the name under which this region publishes");
     }
     check_spool(bus, read);
+    check_access(&bus->access, read, "bus");
     for (uint32_t i = 0; i < bus->peer_count; i++) {
+        char path[32];
+        snprintf(path, sizeof path, "bus.peers[%u]", i);
+        check_access(&bus->peers[i].access, read, path);
         const char *region = bus->peers[i].region;
         uint32_t line = line_of(read, &bus->peers[i].region, "region", NULL, NULL);
         if (region == NULL) {

@@ -4,9 +4,10 @@ import json
 import shutil
 import socket
 from pathlib import Path
-from typing import Optional
+from typing import List, Optional
 
-from . import ports
+from . import ports, wait
+from .parallel import in_parallel
 from .process import Process
 
 _PROGRAM = shutil.which("nats-server") or "/usr/sbin/nats-server"
@@ -73,3 +74,43 @@ class Nats:
 
     def close(self) -> None:
         self.process.close()
+
+
+class NatsCluster:
+    """Several nats-servers as one, for streams with replicas; used like one Nats, whose clients know all of them."""
+
+    def __init__(self, directory: Path, *, name: str = "nats", size: int = 3):
+        self.name = name
+        routes = [ports.pick() for _ in range(size)]
+        urls = json.dumps([f"nats://127.0.0.1:{port}" for port in routes])
+        self.servers: List[Nats] = [
+            Nats(Path(directory) / f"{name}-{i + 1}", name=f"{name}-{i + 1}",
+                 extra=f"cluster {{ name: {json.dumps(name)}, listen: 127.0.0.1:{port}, routes: {urls} }}\n")
+            for i, port in enumerate(routes)]
+
+    @property
+    def url(self) -> str:
+        return ",".join(server.url for server in self.servers)
+
+    def start(self) -> "NatsCluster":
+        """Starts all of them, and waits until they have a leader. Fails with ProcessError or wait.Timeout."""
+        in_parallel([server.start for server in self.servers], self.close)
+        wait.until(lambda: all(self._answers(server) for server in self.servers), f"{self.name}: all having a leader")
+        return self
+
+    @staticmethod
+    def _answers(server: Nats) -> bool:
+        """Whether JetStream's API does, which takes a leader."""
+        with socket.create_connection(("127.0.0.1", server.port), 5.0) as s, s.makefile("rb") as lines:
+            lines.readline()
+            s.sendall(b'CONNECT {"verbose":false}\r\nSUB _INBOX.any 1\r\nPUB $JS.API.INFO _INBOX.any 0\r\n\r\nPING\r\n')
+            while True:
+                line = lines.readline()
+                if line.startswith(b"MSG "):
+                    return b'"error"' not in lines.read(int(line.split()[-1]))
+                if not line:
+                    return False
+
+    def close(self) -> None:
+        for server in self.servers:
+            server.close()

@@ -2,196 +2,23 @@
 
 #include <inttypes.h>
 #include <poll.h>
-#include <pthread.h>
 #include <sched.h>
 #include <sys/random.h>
 
 #include "common/clock.h"
-#include "proxy/bus/consumer.h"
-#include "proxy/bus/keeper.h"
-#include "proxy/bus/nats.h"
-#include "proxy/bus/publisher.h"
-#include "proxy/bus/replayer.h"
-#include "proxy/bus/rulebook.h"
-#include "proxy/bus/spool_record.h"
-#include "proxy/bus/spooler.h"
+#include "proxy/bus/bus_parts.h"
 
 /* The bus's thread and what hangs on it. It never waits for anything but its mailbox: whatever blocks is done by the
  * links' threads.
  *
- *   bus ─┬─ region 0, the own one: link ── publisher, keeper, rulebook, replayer ⇄ spooler, which has a thread of its own
- *        └─ region 1 + i: link ── consumer of config.bus.peers[i]
+ *   bus ─┬─ region 0, the own one: link ── publisher, keeper, rulebook, relays, replayer ⇄ spooler, which has a thread of its own
+ *        └─ region 1 + i: link ── consumer of config.bus.peers[i]; closed while others are the region's relays
  */
 
 #define REMIND_US 60000000ULL /* how often a connection that stays down is mentioned in the log */
-#define URL_MAX 300
-#define STATUS_TEXT_MAX 512
+#define RESIGN_US 500000ULL /* how long an end waits for the answer to having given the relay's slot back */
 
-struct bus_region {
-    struct bus *bus;
-    uint32_t index;
-    const char *name;
-    char url[URL_MAX]; /* for messages */
-    struct link *link;
-    struct consumer consumer; /* not for the own region */
-    bool is_up;
-    bool was_up;
-    uint64_t down_us;           /* since when */
-    uint64_t remind_us;         /* when to say so again */
-    char text[STATUS_TEXT_MAX]; /* what is the matter, "" if nothing is; under status_lock */
-};
-
-struct bus {
-    const struct config *config;
-    struct log *log;
-    struct metrics_shard *metrics;
-    struct bus_sink sink;
-    struct mailbox mailbox;
-    pthread_t thread;
-    bool has_thread;
-    _Atomic bool is_stopping; /* nothing is taken any more */
-    _Atomic bool is_ending;   /* the thread is to end */
-    _Atomic uint32_t posting; /* callers between looking at is_stopping and having posted */
-    char client_name[96];
-
-    /* The bus thread's. */
-    struct publisher publisher;
-    struct keeper keeper;
-    struct replayer replayer;
-    struct rulebook rulebook;
-
-    struct spooler *spooler; /* or NULL */
-    pthread_mutex_t status_lock;
-    uint32_t region_count;
-    struct bus_region regions[];
-};
-
-/* --- what callers see; any thread --- */
-
-static void deliver_publication(struct mail *mail, void *owner)
-{
-    struct bus *bus = owner;
-    publisher_submit(&bus->publisher, container_of(mail, struct publication, mail));
-}
-
-static void deliver_record(struct mail *mail, void *owner)
-{
-    struct bus *bus = owner;
-    rulebook_submit(&bus->rulebook, container_of(mail, struct record, mail));
-}
-
-/* After bus_stop() nobody drains the mailboxes, so a publication must not get into one: either we see is_stopping, or bus_stop()
- * sees that we are posting and waits. */
-static bool begin_posting(struct bus *bus)
-{
-    atomic_fetch_add(&bus->posting, 1);
-    if (!atomic_load(&bus->is_stopping)) {
-        return true;
-    }
-    atomic_fetch_sub(&bus->posting, 1);
-    return false;
-}
-
-static void end_posting(struct bus *bus)
-{
-    atomic_fetch_sub(&bus->posting, 1);
-}
-
-void bus_publish(struct bus *bus, struct publication *publication)
-{
-    publication->submitted_us = clock_mono_us();
-    publication->kind = SPOOL_OWED; /* if it comes to that */
-    publication->debts = DEBT_BUS;
-    if (!begin_posting(bus)) {
-        publication_finish(publication, ERR_STOPPING);
-        return;
-    }
-    publication->mail.deliver = deliver_publication;
-    mailbox_post(&bus->mailbox, &publication->mail);
-    end_posting(bus);
-}
-
-bool bus_has_spool(const struct bus *bus)
-{
-    return bus->spooler != NULL;
-}
-
-static void spool(struct bus *bus, struct publication *publication, uint8_t kind, uint8_t debts)
-{
-    publication->submitted_us = clock_mono_us();
-    publication->kind = kind;
-    publication->debts = debts;
-    publication->sender = publication->count = 0;
-    publication->reserved = NULL;
-    if (!begin_posting(bus)) {
-        publication_finish(publication, ERR_STOPPING);
-        return;
-    }
-    if (invalidation_is_valid(&publication->event)) {
-        spooler_take(bus->spooler, publication);
-    } else {
-        publication_finish(publication, ERR_INVALID);
-    }
-    end_posting(bus);
-}
-
-void bus_owe(struct bus *bus, struct publication *publication, bool is_published)
-{
-    spool(bus, publication, SPOOL_OWED, is_published ? DEBTS : DEBT_NODE);
-}
-
-bool bus_owes(struct bus *bus, struct span key)
-{
-    return bus->spooler != NULL && spooler_owes(bus->spooler, key);
-}
-
-bool bus_has_intent(const struct bus *bus)
-{
-    return bus->spooler != NULL && bus->config->bus->intent;
-}
-
-void bus_reserve(struct bus *bus, struct publication *publication)
-{
-    if (bus_has_intent(bus)) {
-        spool(bus, publication, SPOOL_RESERVED, 0);
-        return;
-    }
-    publication->reserved = NULL;
-    publication_finish(publication, OK);
-}
-
-void bus_commit(struct bus *bus, struct publication *publication)
-{
-    if (publication->reserved != NULL && atomic_load(&bus->is_stopping)) {
-        publication_finish(publication, OK); /* the next start finds the reservation */
-        return;
-    }
-    bus_publish(bus, publication);
-}
-
-void bus_cancel(struct bus *bus, struct publication *publication)
-{
-    if (publication->reserved != NULL && !atomic_load(&bus->is_stopping)) { /* else the next start finds it, and invalidates too much */
-        spooler_clear(bus->spooler, publication);
-    }
-}
-
-bool bus_is_sweeper(struct bus *bus)
-{
-    return clock_mono_us() < atomic_load(&bus->rulebook.sweeper_until_us);
-}
-
-void bus_record(struct bus *bus, struct record *record)
-{
-    record->submitted_us = clock_mono_us();
-    record->mail.deliver = deliver_record;
-    if (!begin_posting(bus)) {
-        record_finish(record, ERR_STOPPING);
-        return;
-    }
-    mailbox_post(&bus->mailbox, &record->mail);
-    end_posting(bus);
-}
+/* --- what callers see; any thread (what they post: bus_post.c) --- */
 
 bool bus_is_spool_ready(struct bus *bus, char *text, size_t size)
 {
@@ -250,6 +77,9 @@ static void on_up(void *ctx)
     struct bus_region *r = ctx;
     struct bus *bus = r->bus;
     uint64_t now_us = clock_mono_us();
+    if (atomic_load(&bus->is_ending)) {
+        return;
+    }
     if (!r->is_up && r->was_up) {
         log_info(bus->log, "bus: connected again to the NATS of %s %s (%s) after %" PRIu64 " s",
                  is_own(r) ? "this region," : "region", r->name, r->url, (now_us - r->down_us) / 1000000);
@@ -258,12 +88,14 @@ static void on_up(void *ctx)
     }
     r->is_up = true;
     r->was_up = true;
+    r->reason[0] = '\0';
     metrics_set(bus->metrics, METRIC_BUS_CONNECTED, r->index, 1);
     if (is_own(r)) {
         publisher_on_up(&bus->publisher, now_us);
         replayer_on_up(&bus->replayer, now_us);
         keeper_on_up(&bus->keeper, now_us);
         rulebook_on_up(&bus->rulebook, now_us);
+        relays_on_up(&bus->relays, now_us);
     } else {
         consumer_on_up(&r->consumer, now_us);
     }
@@ -280,12 +112,15 @@ static void on_down(void *ctx, const char *reason)
 {
     struct bus_region *r = ctx;
     struct bus *bus = r->bus;
-    if (r->is_up || !r->was_up) {
+    if (atomic_load(&bus->is_ending)) {
+        relays_on_down(&bus->relays);
+        return;
+    }
+    if (r->is_up || strcmp(r->reason, reason) != 0) { /* the same again is said by remind() */
         log_warn(bus->log, "bus: no connection to the NATS of %s %s (%s): %s; trying again; %s",
                  is_own(r) ? "this region," : "region", r->name, r->url, reason, consequence(r));
-    } else {
-        log_info(bus->log, "bus: region %s (%s): %s", r->name, r->url, reason);
     }
+    snprintf(r->reason, sizeof r->reason, "%s", reason);
     if (r->is_up) {
         r->down_us = clock_mono_us();
         r->remind_us = r->down_us + REMIND_US;
@@ -297,20 +132,45 @@ static void on_down(void *ctx, const char *reason)
         replayer_on_down(&bus->replayer);
         keeper_on_down(&bus->keeper);
         rulebook_on_down(&bus->rulebook);
+        relays_on_down(&bus->relays);
     } else {
         consumer_on_down(&r->consumer);
     }
 }
 
+/* Whether there is to be a connection. */
+static bool is_wanted(const struct bus_region *r)
+{
+    return is_own(r) || relays_is_relay(&r->bus->relays);
+}
+
+static void on_relay_change(void *ctx, bool is_relay)
+{
+    struct bus *bus = ctx;
+    uint64_t now_us = clock_mono_us();
+    for (uint32_t i = 1; i < bus->region_count; i++) {
+        struct bus_region *r = &bus->regions[i];
+        r->is_up = r->was_up = false;
+        r->reason[0] = '\0';
+        r->down_us = now_us;
+        r->remind_us = now_us + REMIND_US;
+        if (!is_relay) {
+            consumer_on_down(&r->consumer); /* what is being applied is delivered again, to another */
+            metrics_set(bus->metrics, METRIC_BUS_CONNECTED, r->index, 0);
+        }
+        link_want(r->link, is_relay);
+    }
+}
+
 static uint64_t remind(struct bus_region *r, uint64_t now_us)
 {
-    if (r->is_up) {
+    if (r->is_up || !is_wanted(r)) {
         return UINT64_MAX;
     }
     if (now_us >= r->remind_us) {
         r->remind_us = now_us + REMIND_US;
-        log_warn(r->bus->log, "bus: still no connection to the NATS of %s %s (%s) after %" PRIu64 " s; %s",
-                 is_own(r) ? "this region," : "region", r->name, r->url, (now_us - r->down_us) / 1000000, consequence(r));
+        log_warn(r->bus->log, "bus: still no connection to the NATS of %s %s (%s) after %" PRIu64 " s: %s; %s",
+                 is_own(r) ? "this region," : "region", r->name, r->url, (now_us - r->down_us) / 1000000, r->reason, consequence(r));
     }
     return r->remind_us;
 }
@@ -343,6 +203,7 @@ static void on_own_message(struct bus *bus, char kind, uint64_t number, const st
     case 'r': replayer_on_answer(&bus->replayer, number, message, now_us); break;
     case 'k': keeper_on_answer(&bus->keeper, number, message, now_us); break;
     case 'b': rulebook_on_answer(&bus->rulebook, number, message, now_us); break;
+    case RELAYS_KIND: relays_on_answer(&bus->relays, number, message, now_us); break;
     case 's': rulebook_on_elected(&bus->rulebook, number, message, now_us); break;
     case 'q': rulebook_on_recorded(&bus->rulebook, number, message, now_us); break;
     default: rulebook_on_message(&bus->rulebook, message, now_us); break; /* under its own subject */
@@ -366,7 +227,11 @@ static void on_message(void *ctx, const struct incoming *message)
     uint64_t number = 0;
     char kind = '\0';
     bool is_answer = parse_inbox(link_transport(r->link), message->subject, &kind, &number);
-    if (is_own(r)) {
+    if (atomic_load(&r->bus->is_ending)) { /* all have been stopped but the relays, which wait for their last word */
+        if (is_own(r) && kind == RELAYS_KIND) {
+            relays_on_answer(&r->bus->relays, number, message, now_us);
+        }
+    } else if (is_own(r)) {
         on_own_message(r->bus, kind, number, message, now_us);
     } else if (is_answer) {
         on_peer_message(&r->consumer, kind, number, message, now_us);
@@ -421,8 +286,11 @@ static void update_status(struct bus *bus)
         struct bus_region *r = &bus->regions[i];
         char text[STATUS_TEXT_MAX] = "";
         const char *problem = is_own(r) ? keeper_problem(&bus->keeper) : consumer_problem(&r->consumer);
-        if (!r->is_up) {
-            snprintf(text, sizeof text, "%s%s: not connected (%s)", is_own(r) ? "own region " : "", r->name, r->url);
+        if (!is_wanted(r) && relays_is_settled(&bus->relays)) {
+            problem = NULL; /* another's work */
+        } else if (!r->is_up) {
+            snprintf(text, sizeof text, "%s%s: not connected (%s)%s%s", is_own(r) ? "own region " : "", r->name, r->url,
+                     r->reason[0] != '\0' ? ": " : "", r->reason);
         } else if (problem != NULL && is_own(r)) {
             snprintf(text, sizeof text, "own region %s: stream %s %s", r->name, bus->keeper.stream, problem);
         } else if (problem != NULL) {
@@ -442,6 +310,9 @@ static uint64_t step(struct bus *bus)
     uint64_t next_us = MIN(publisher_step(&bus->publisher, now_us), keeper_step(&bus->keeper, now_us));
     next_us = MIN(next_us, replayer_step(&bus->replayer, now_us));
     next_us = MIN(next_us, rulebook_step(&bus->rulebook, now_us));
+    if (bus->region_count > 1) {
+        next_us = MIN(next_us, relays_step(&bus->relays, now_us));
+    }
     for (uint32_t i = 0; i < bus->region_count; i++) {
         struct bus_region *r = &bus->regions[i];
         next_us = MIN(next_us, remind(r, now_us));
@@ -461,19 +332,35 @@ static int timeout_ms(uint64_t next_us)
     return (int)MIN((next_us - now_us + 999) / 1000, 3600000ULL);
 }
 
+static void wait_for_mail(struct bus *bus, uint64_t until_us)
+{
+    struct pollfd poll_fd = {.fd = bus->mailbox.fd, .events = POLLIN};
+    poll(&poll_fd, 1, timeout_ms(until_us));
+    mailbox_drain(&bus->mailbox, bus);
+}
+
+static void resign(struct bus *bus)
+{
+    uint64_t until_us = clock_mono_us() + RESIGN_US;
+    relays_resign(&bus->relays, clock_mono_us());
+    while (relays_is_resigning(&bus->relays) && clock_mono_us() < until_us) {
+        wait_for_mail(bus, until_us);
+    }
+    link_stop(bus->regions[0].link);
+}
+
 static void *bus_main(void *arg)
 {
     struct bus *bus = arg;
     while (!atomic_load(&bus->is_ending)) {
         uint64_t next_us = step(bus);
         update_status(bus);
-        struct pollfd poll_fd = {.fd = bus->mailbox.fd, .events = POLLIN};
-        poll(&poll_fd, 1, timeout_ms(next_us));
-        mailbox_drain(&bus->mailbox, bus);
+        wait_for_mail(bus, next_us);
     }
     mailbox_drain(&bus->mailbox, bus); /* publications that came before is_stopping */
     publisher_stop(&bus->publisher);
     rulebook_stop(&bus->rulebook);
+    resign(bus);
     return NULL;
 }
 
@@ -497,11 +384,25 @@ static void region_init(struct bus *bus, uint32_t index)
     r->index = index;
     r->name = own ? bus->config->region : config->peers[index - 1].region;
     char url[sizeof r->url]; /* not r->url itself: gcc 12 at -O3 takes the two members for one */
-    link_display_url(own ? config->url : config->peers[index - 1].url, url, sizeof url);
+    access_display(own ? config->url : config->peers[index - 1].url, url, sizeof url);
     memcpy(r->url, url, sizeof url);
+    if (own) {
+        snprintf(r->section, sizeof r->section, "bus");
+    } else {
+        snprintf(r->section, sizeof r->section, "bus.peers[%u]", index - 1);
+    }
     r->down_us = clock_mono_us();
     r->remind_us = r->down_us + REMIND_US;
     snprintf(r->text, sizeof r->text, "%s%s: not connected (%s)", own ? "own region " : "", r->name, url);
+}
+
+static struct access access_of(const struct config_bus *config, const struct bus_region *r)
+{
+    if (is_own(r)) {
+        return (struct access){.urls = config->url, .own = &config->access, .section = r->section};
+    }
+    const struct config_peer *peer = &config->peers[r->index - 1];
+    return (struct access){.urls = peer->url, .own = &peer->access, .fallback = &config->access, .section = r->section};
 }
 
 static enum err region_start(struct bus *bus, uint32_t index)
@@ -511,10 +412,10 @@ static enum err region_start(struct bus *bus, uint32_t index)
     const struct config_bus *config = bus->config->bus;
     struct link_options options = {
         .name = r->name,
-        .url = own ? config->url : config->peers[index - 1].url,
-        .credentials_file = config->credentials_file,
+        .access = access_of(config, r),
         .client_name = bus->client_name,
         .send_asap = own, /* few, large messages that somebody waits for; to peers go many small acknowledgements */
+        .is_wanted = own,
         .handler = &handler,
         .ctx = r,
     };
@@ -535,6 +436,9 @@ static enum err region_start(struct bus *bus, uint32_t index)
         bus->replayer.ctx = bus;
         keeper_init(&bus->keeper, bus->config, transport, bus->log, random);
         rulebook_init(&bus->rulebook, bus->config, transport, bus->log, bus->metrics, bus->sink, random);
+        relays_init(&bus->relays, bus->config, transport, bus->log, bus->metrics, random_u64(), clock_mono_us());
+        bus->relays.on_change = on_relay_change;
+        bus->relays.ctx = bus;
         return OK;
     }
     struct consumer_context context = {
@@ -597,14 +501,16 @@ void bus_stop(struct bus *bus)
     while (atomic_load(&bus->posting) > 0) { /* a few instructions each */
         sched_yield();
     }
-    for (uint32_t i = 0; i < bus->region_count; i++) {
+    for (uint32_t i = 1; i < bus->region_count; i++) {
         link_stop(bus->regions[i].link);
     }
     atomic_store(&bus->is_ending, true);
     mailbox_wake(&bus->mailbox);
     if (bus->has_thread) {
-        pthread_join(bus->thread, NULL);
+        pthread_join(bus->thread, NULL); /* its last word goes by the own region's link */
         bus->has_thread = false;
+    } else if (bus->region_count > 0) {
+        link_stop(bus->regions[0].link);
     }
     if (bus->spooler != NULL) {
         spooler_stop(bus->spooler); /* after the bus's thread, which hands over what it could not publish */

@@ -33,6 +33,11 @@ void jetstream_rules_name(const char *region, char out[static NAME_MAX_LEN])
     snprintf(out, NAME_MAX_LEN, "KV_RULES_%s", region);
 }
 
+void jetstream_roles_name(const char *region, char out[static NAME_MAX_LEN])
+{
+    snprintf(out, NAME_MAX_LEN, "KV_ROLES_%s", region);
+}
+
 void jetstream_api(const char *domain, const char *verb, const char *stream, const char *consumer, char out[static SUBJECT_MAX])
 {
     snprintf(out, SUBJECT_MAX, "$JS.%s%sAPI.%s.%s%s%s", domain != NULL ? domain : "", domain != NULL ? "." : "", verb, stream,
@@ -54,16 +59,28 @@ json_t *jetstream_stream_config(const char *region, const struct config_bus *bus
                      (json_int_t)(DUPLICATES_S * NS_PER_S), "num_replicas", (int)bus->stream_replicas);
 }
 
-json_t *jetstream_rules_config(const char *region, const struct config_bus *bus)
+/* As every client library makes a bucket, so that their tools can show it. A full one refuses what is new rather than forget what is there. */
+static json_t *bucket_config(const char *name, const struct config_bus *bus)
 {
-    char name[NAME_MAX_LEN];
     char subjects[SUBJECT_MAX];
-    jetstream_rules_name(region, name);
     snprintf(subjects, sizeof subjects, "$KV.%s.>", name + sizeof "KV_" - 1);
-    /* As every client library makes a bucket, so that their tools can show it. A full one refuses what is new rather than forget a rule. */
     return json_pack("{s:s, s:[s], s:s, s:s, s:s, s:i, s:i, s:i, s:b, s:b, s:b, s:i}", "name", name, "subjects", subjects, "retention",
                      "limits", "storage", "file", "discard", "new", "max_msgs_per_subject", 1, "max_msgs", -1, "max_bytes", -1,
                      "allow_rollup_hdrs", 1, "deny_delete", 1, "allow_direct", 1, "num_replicas", (int)bus->stream_replicas);
+}
+
+json_t *jetstream_rules_config(const char *region, const struct config_bus *bus)
+{
+    char name[NAME_MAX_LEN];
+    jetstream_rules_name(region, name);
+    return bucket_config(name, bus);
+}
+
+json_t *jetstream_roles_config(const char *region, const struct config_bus *bus)
+{
+    char name[NAME_MAX_LEN];
+    jetstream_roles_name(region, name);
+    return bucket_config(name, bus);
 }
 
 char *jetstream_watch_body(const char *stream, const char *name, const char *deliver, uint64_t heartbeat_us)

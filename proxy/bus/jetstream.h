@@ -19,8 +19,10 @@
 /* err_code values that are told apart. */
 enum jetstream_error {
     JETSTREAM_CONSUMER_NOT_FOUND = 10014,
+    JETSTREAM_MESSAGE_NOT_FOUND = 10037,
     JETSTREAM_STREAM_NAME_EXISTS = 10058,
     JETSTREAM_STREAM_NOT_FOUND = 10059,
+    JETSTREAM_WRONG_SEQUENCE = 10071, /* Nats-Expected-Last-Subject-Sequence was not true */
 };
 
 struct answer {
@@ -35,6 +37,7 @@ void jetstream_consumer_name(const char *region, char out[static NAME_MAX_LEN]);
 void jetstream_key_subject(const char *region, char out[static SUBJECT_MAX]);    /* outrigger.inval.<region>.key */
 void jetstream_rule_subject(const char *region, char out[static SUBJECT_MAX]);   /* outrigger.inval.<region>.rule */
 void jetstream_rules_name(const char *region, char out[static NAME_MAX_LEN]);    /* KV_RULES_<region>: the stream of the bucket */
+void jetstream_roles_name(const char *region, char out[static NAME_MAX_LEN]);    /* KV_ROLES_<region>, likewise */
 
 /* $JS.API.<verb>.<stream>[.<consumer>], or $JS.<domain>.API.… */
 void jetstream_api(const char *domain, const char *verb, const char *stream, const char *consumer, char out[static SUBJECT_MAX]);
@@ -54,8 +57,9 @@ void answer_clear(struct answer *answer);
 /* Whether a publication's answer says that `stream` has it. */
 bool jetstream_was_stored(const struct answer *answer, const char *stream);
 
-/* What the stream of the bucket of rules must be like. NULL without memory. */
+/* What the stream of the bucket of rules, or of roles, must be like. NULL without memory. */
 json_t *jetstream_rules_config(const char *region, const struct config_bus *bus);
+json_t *jetstream_roles_config(const char *region, const struct config_bus *bus);
 /* Request body: a consumer that pushes all there is (a bucket keeps the newest of each subject) to `deliver`, and then whatever is new. */
 char *jetstream_watch_body(const char *stream, const char *name, const char *deliver, uint64_t heartbeat_us);
 

@@ -18,9 +18,11 @@
 #define RECONNECT_MS 250
 #define RECONNECT_JITTER_MS 250
 #define PENDING_MESSAGES_MAX 65536  /* in the library, on their way to us */
+#define CHECK_MS 5000      /* how often a connection that should be there is looked at */
+#define RENEW_US 10000000ULL /* down for so long: it is opened anew, with certificates and credentials as they are now */
 #define RECONNECT_BUFFER (64 << 10) /* nothing of ours should get into it, see write_message() */
-#define REOPEN_MIN_MS 500           /* after what the library does not try again by itself: refused credentials, a bad URL */
-#define REOPEN_MAX_MS 10000
+#define REOPEN_MIN_MS 500 /* after what the library does not try again by itself: the first connection, refused credentials */
+#define REOPEN_MAX_MS 5000
 #define CALLBACKS_END_MS 10000
 #define SUBSCRIPTIONS 2 /* the inbox and the watch */
 
@@ -35,6 +37,7 @@ struct link {
     pthread_t thread;
     struct mailbox mailbox; /* struct letter, for our thread */
     _Atomic bool is_stopping;
+    _Atomic bool is_wanted;
     _Atomic size_t out_bytes;
     _Atomic size_t in_bytes;
     _Atomic bool is_closed; /* the library has given the connection up */
@@ -74,7 +77,8 @@ static void deliver_event(struct mail *mail, void *owner)
     struct link *link = event->link;
     const struct transport_handler *handler = link->options.handler;
     atomic_fetch_sub_explicit(&link->in_bytes, event->size, memory_order_relaxed);
-    if (!atomic_load_explicit(&link->is_stopping, memory_order_relaxed)) {
+    if (!atomic_load_explicit(&link->is_stopping, memory_order_relaxed) &&
+        atomic_load_explicit(&link->is_wanted, memory_order_relaxed)) {
         switch (event->kind) {
         case EVENT_UP:
             handler->on_up(link->options.ctx);
@@ -136,16 +140,30 @@ static void on_connected(natsConnection *connection, void *closure)
     report_status(closure, connection, EVENT_UP, "");
 }
 
+/* With what the server said last, if it said anything. */
+static void report_loss(struct link *link, natsConnection *connection, const char *otherwise)
+{
+    const char *error = NULL;
+    char reason[ACCESS_TEXT_MAX];
+    natsStatus s = natsConnection_GetLastError(connection, &error);
+    if (s == NATS_OK) {
+        snprintf(reason, sizeof reason, "%s", otherwise);
+    } else {
+        access_explain(&link->options.access, s, error != NULL ? error : "", reason);
+    }
+    report_status(link, connection, EVENT_DOWN, reason);
+}
+
 static void on_disconnected(natsConnection *connection, void *closure)
 {
-    report_status(closure, connection, EVENT_DOWN, "connection lost");
+    report_loss(closure, connection, "connection lost");
 }
 
 /* The last callback of a connection. Either we closed it, or the library will not try any more. */
 static void on_closed(natsConnection *connection, void *closure)
 {
     struct link *link = closure;
-    report_status(link, connection, EVENT_DOWN, "given up by the server or the library: are the credentials right?");
+    report_loss(link, connection, "connection closed");
     pthread_mutex_lock(&link->end_lock);
     link->has_connection_ended = true;
     atomic_store(&link->is_closed, true);
@@ -331,7 +349,7 @@ static const struct transport_ops link_ops = {.send = link_send};
 static natsStatus set_options(struct link *link, natsOptions *o)
 {
     const struct link_options *options = &link->options;
-    natsStatus s = natsOptions_SetURL(o, options->url);
+    natsStatus s = NATS_OK;
 #define SET(call) s = s == NATS_OK ? (call) : s
     SET(natsOptions_SetName(o, options->client_name));
     SET(natsOptions_SetTimeout(o, CONNECT_TIMEOUT_MS));
@@ -343,19 +361,12 @@ static natsStatus set_options(struct link *link, natsOptions *o)
     SET(natsOptions_SetReconnectJitter(o, RECONNECT_JITTER_MS, RECONNECT_JITTER_MS));
     SET(natsOptions_SetReconnectBufSize(o, RECONNECT_BUFFER));
     SET(natsOptions_SetMaxPendingMsgs(o, PENDING_MESSAGES_MAX));
-    SET(natsOptions_SetRetryOnFailedConnect(o, true, on_connected, link));
     SET(natsOptions_SetReconnectedCB(o, on_connected, link));
     SET(natsOptions_SetDisconnectedCB(o, on_disconnected, link));
     SET(natsOptions_SetClosedCB(o, on_closed, link));
     SET(natsOptions_SetErrorHandler(o, on_error, link));
     SET(natsOptions_UseGlobalMessageDelivery(o, true)); /* one delivery thread for all links: it only copies */
     SET(natsOptions_SetSendAsap(o, options->send_asap));
-    if (strncmp(options->url, "tls://", 6) == 0) {
-        SET(natsOptions_SetSecure(o, true));
-    }
-    if (options->credentials_file != NULL) {
-        SET(natsOptions_SetUserCredentialsFromFiles(o, options->credentials_file, NULL));
-    }
 #undef SET
     return s;
 }
@@ -374,36 +385,54 @@ static natsStatus subscribe(struct link *link, uint32_t i, const char *subject)
     return NATS_OK;
 }
 
-static natsStatus link_open(struct link *link)
+/* Connects, or says why not. */
+static natsStatus connect_now(struct link *link, char why[static ACCESS_TEXT_MAX])
 {
-    char subject[sizeof link->inbox + 2];
     natsOptions *options = NULL;
     natsStatus s = natsOptions_Create(&options);
     if (s == NATS_OK) {
         s = set_options(link, options);
     }
-    atomic_store(&link->is_closed, false);
-    link->has_connection_ended = false; /* no callback of this connection can run yet, and none of the last one any more */
-    link->subscriptions_running = 0;
+    if (s == NATS_OK && access_set(&link->options.access, options, why) != OK) {
+        natsOptions_Destroy(options);
+        return NATS_ERR;
+    }
     if (s == NATS_OK) {
         s = natsConnection_Connect(&link->connection, options);
     }
     natsOptions_Destroy(options);
-    if (s != NATS_OK && s != NATS_NOT_YET_CONNECTED) {
+    if (s != NATS_OK) {
+        natsStatus status;
+        const char *error = nats_GetLastError(&status);
         link->connection = NULL;
+        access_explain(&link->options.access, s, error != NULL ? error : "", why);
+    }
+    return s;
+}
+
+static natsStatus link_open(struct link *link)
+{
+    char subject[sizeof link->inbox + 2];
+    char why[ACCESS_TEXT_MAX];
+    atomic_store(&link->is_closed, false);
+    link->has_connection_ended = false; /* no callback of this connection can run yet, and none of the last one any more */
+    link->subscriptions_running = 0;
+    natsStatus s = connect_now(link, why);
+    if (s != NATS_OK) {
+        pthread_mutex_lock(&link->status_lock);
+        post_status(link, EVENT_DOWN, why);
+        pthread_mutex_unlock(&link->status_lock);
         return s;
     }
-    enum event_kind kind = s == NATS_OK ? EVENT_UP : EVENT_DOWN;
     snprintf(subject, sizeof subject, "%s.>", link->inbox);
     s = subscribe(link, 0, subject);
     if (s == NATS_OK) { /* JetStream pushes to a subject that is subscribed to literally only */
         s = subscribe(link, 1, link->watch);
     }
-    if (s != NATS_OK) {
-        return s;
+    if (s == NATS_OK) {
+        report_status(link, link->connection, EVENT_UP, "");
     }
-    report_status(link, link->connection, kind, "can not connect");
-    return NATS_OK;
+    return s;
 }
 
 static bool have_callbacks_ended(const struct link *link)
@@ -433,6 +462,11 @@ static void link_close(struct link *link)
     pthread_mutex_unlock(&link->end_lock);
 }
 
+static bool is_to_be_open(const struct link *link)
+{
+    return !atomic_load(&link->is_stopping) && atomic_load(&link->is_wanted);
+}
+
 static void wait_for_mail(struct link *link, int timeout_ms)
 {
     struct pollfd poll_fd = {.fd = link->mailbox.fd, .events = POLLIN};
@@ -445,8 +479,23 @@ static void wait_for_mail(struct link *link, int timeout_ms)
 static void pause_before_reopening(struct link *link)
 {
     uint64_t until_us = clock_mono_us() + backoff_next_us(&link->backoff);
-    for (uint64_t now_us = clock_mono_us(); now_us < until_us && !atomic_load(&link->is_stopping); now_us = clock_mono_us()) {
+    for (uint64_t now_us = clock_mono_us(); now_us < until_us && is_to_be_open(link); now_us = clock_mono_us()) {
         wait_for_mail(link, (int)((until_us - now_us) / 1000) + 1);
+    }
+}
+
+/* Until it is closed, not wanted any more, or down for so long that the library's attempts are given up for a new one. */
+static void keep_open(struct link *link)
+{
+    uint64_t up_us = clock_mono_us(); /* when it was last known to be */
+    while (is_to_be_open(link) && !atomic_load(&link->is_closed)) {
+        wait_for_mail(link, CHECK_MS);
+        uint64_t now_us = clock_mono_us();
+        if (natsConnection_Status(link->connection) == NATS_CONN_STATUS_CONNECTED) {
+            up_us = now_us;
+        } else if (now_us > up_us + RENEW_US) {
+            return;
+        }
     }
 }
 
@@ -454,20 +503,18 @@ static void *link_main(void *arg)
 {
     struct link *link = arg;
     while (!atomic_load(&link->is_stopping) && !link->is_leaked) {
-        natsStatus s = link_open(link);
-        if (s != NATS_OK) {
-            pthread_mutex_lock(&link->status_lock);
-            post_status(link, EVENT_DOWN, natsStatus_GetText(s));
-            pthread_mutex_unlock(&link->status_lock);
-        }
-        uint64_t opened_us = clock_mono_us();
-        while (s == NATS_OK && !atomic_load(&link->is_stopping) && !atomic_load(&link->is_closed)) {
+        if (!atomic_load(&link->is_wanted)) {
             wait_for_mail(link, -1);
+            continue;
         }
-        link_close(link);
-        if (clock_mono_us() - opened_us > 1000ULL * REOPEN_MAX_MS) {
+        natsStatus s = link_open(link);
+        if (s == NATS_OK || s == NATS_NO_SERVER) { /* nobody there costs nobody anything */
             backoff_reset(&link->backoff);
         }
+        if (s == NATS_OK) {
+            keep_open(link);
+        }
+        link_close(link);
         pause_before_reopening(link);
     }
     if (link->is_leaked && !atomic_load(&link->is_stopping)) {
@@ -493,6 +540,7 @@ enum err link_create(const struct link_options *options, struct log *log, struct
     struct link *link = xcalloc(1, sizeof *link);
     link->transport = (struct transport){.ops = &link_ops, .inbox = link->inbox, .watch = link->watch};
     link->options = *options;
+    atomic_store(&link->is_wanted, options->is_wanted);
     link->log = log;
     link->bus = mailbox;
     snprintf(link->inbox, sizeof link->inbox, "_INBOX.outrigger-%016" PRIx64 "%08" PRIx32, random[0], (uint32_t)random[1]);
@@ -523,6 +571,12 @@ struct transport *link_transport(struct link *link)
     return &link->transport;
 }
 
+void link_want(struct link *link, bool is_wanted)
+{
+    atomic_store(&link->is_wanted, is_wanted);
+    mailbox_wake(&link->mailbox);
+}
+
 void link_stop(struct link *link)
 {
     atomic_store(&link->is_stopping, true);
@@ -550,12 +604,4 @@ void link_destroy(struct link **out)
     pthread_mutex_destroy(&link->status_lock);
     pthread_mutex_destroy(&link->end_lock);
     free(link);
-}
-
-void link_display_url(const char *url, char *out, size_t size)
-{
-    const char *scheme_end = strstr(url, "://");
-    const char *host = scheme_end != NULL ? scheme_end + 3 : url;
-    const char *at = strrchr(host, '@');
-    snprintf(out, size, "%.*s%s", (int)(host - url), url, at != NULL ? at + 1 : host);
 }

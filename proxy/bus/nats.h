@@ -19,6 +19,7 @@
 
 #include "common/log.h"
 #include "common/mailbox.h"
+#include "proxy/bus/nats_access.h"
 #include "proxy/bus/transport.h"
 
 #define LINK_OUT_MAX (16U << 20) /* bytes waiting to be written; beyond: ERR_OVERLOAD */
@@ -28,10 +29,10 @@ struct link;
 
 struct link_options {
     const char *name; /* of the region, for messages */
-    const char *url;
-    const char *credentials_file; /* or NULL */
-    const char *client_name;      /* as the server's monitoring shows it */
-    bool send_asap;               /* each message with a write of its own at once; else the library gathers for up to 1 ms */
+    struct access access;
+    const char *client_name; /* as the server's monitoring shows it */
+    bool send_asap;          /* each message with a write of its own at once; else the library gathers for up to 1 ms */
+    bool is_wanted;          /* as of link_want(), from the start */
     const struct transport_handler *handler;
     void *ctx;
 };
@@ -39,13 +40,12 @@ struct link_options {
 /* The strings, the log and the mailbox are borrowed for the link's life. The handler is called when `mailbox` is drained. */
 enum err link_create(const struct link_options *options, struct log *log, struct mailbox *mailbox, struct link **out);
 struct transport *link_transport(struct link *link);
+/* Whether it is to be connected. One that is not wanted closes its connection, and calls its handler no more. */
+void link_want(struct link *link, bool is_wanted);
 void link_stop(struct link *link); /* starts to close; does not wait */
 /* Waits for the link's thread. No event is posted after it; those in the mailbox must be drained (the handler is not called any
  * more) before link_destroy(). */
 void link_join(struct link *link);
 void link_destroy(struct link **link);
-
-/* The URL without user and password. */
-void link_display_url(const char *url, char *out, size_t size);
 
 #endif

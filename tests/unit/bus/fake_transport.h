@@ -18,6 +18,8 @@ struct sent {
     char subject[SUBJECT_MAX];
     char reply[SUBJECT_MAX]; /* "" if none */
     char msg_id[64];
+    char kv_operation[8];
+    int64_t expected; /* -1: it does not say */
     char *data;
 };
 
@@ -39,6 +41,8 @@ static enum err fake_send(struct transport *transport, const struct outgoing *m)
     snprintf(s->subject, sizeof s->subject, "%s", m->subject);
     snprintf(s->reply, sizeof s->reply, "%s", m->reply != NULL ? m->reply : "");
     snprintf(s->msg_id, sizeof s->msg_id, "%s", m->msg_id != NULL ? m->msg_id : "");
+    snprintf(s->kv_operation, sizeof s->kv_operation, "%s", m->kv_operation != NULL ? m->kv_operation : "");
+    s->expected = m->has_expected ? (int64_t)m->expected_seq : -1;
     s->data = xstrndup(m->data.data, m->data.len);
     return OK;
 }

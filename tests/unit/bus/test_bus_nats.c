@@ -587,8 +587,14 @@ START_TEST(link_to_a_server_that_does_not_read)
     ck_assert_int_eq(mailbox_init(&box), OK);
     link_box = &box;
     struct log *log = log_create(STDERR_FILENO, LOG_ERROR);
-    struct link_options options = {
-        .name = "east", .url = s->url, .client_name = "test", .send_asap = true, .handler = &handler, .ctx = &state};
+    struct config_access nobody = {NULL};
+    struct link_options options = {.name = "east",
+                                   .access = {.urls = s->url, .own = &nobody, .section = "bus"},
+                                   .client_name = "test",
+                                   .send_asap = true,
+                                   .is_wanted = true,
+                                   .handler = &handler,
+                                   .ctx = &state};
     ck_assert_int_eq(link_create(&options, log, &box, &link), OK);
     WAIT(drained(state.is_up), 10);
     kill(s->pid, SIGSTOP);
@@ -640,11 +646,14 @@ START_TEST(a_url_is_shown_without_its_password)
         {"tls://user:p@ss@host:4222", "tls://host:4222"},
         {"nats://token@[::1]:4222", "nats://[::1]:4222"},
         {"host", "host"},
+        {"nats://a:p@b:1,nats://c:2,nats://d@e:3", "nats://b:1,nats://c:2,nats://e:3"},
     };
     for (size_t i = 0; i < ARRAY_LEN(urls); i++) {
         char out[64];
-        link_display_url(urls[i][0], out, sizeof out);
+        access_display(urls[i][0], out, sizeof out);
         ck_assert_str_eq(out, urls[i][1]);
+        access_display(urls[i][0], out, 5); /* cut short, and no more */
+        ck_assert_uint_le(strlen(out), 4);
     }
 }
 END_TEST

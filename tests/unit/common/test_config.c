@@ -117,8 +117,10 @@ START_TEST(defaults_of_sections)
     ck_assert_uint_eq(c->bus->stream_max_age_s, 86400);
     ck_assert_uint_eq(c->bus->stream_max_bytes, 1 << 30);
     ck_assert_uint_eq(c->bus->stream_replicas, 1);
+    ck_assert_uint_eq(c->bus->relays, 2);
+    ck_assert_ptr_null(c->bus->access.tls);
     ck_assert_uint_eq(c->bus->ack_wait_ms, 10000);
-    ck_assert_ptr_null(c->bus->credentials_file);
+    ck_assert_ptr_null(c->bus->access.credentials_file);
     ck_assert(c->has_admin);
     ck_assert_str_eq(c->admin.text, "127.0.0.1:9411");
     ck_assert_uint_eq(c->admin.port, 9411);
@@ -334,6 +336,13 @@ START_TEST(every_option_of_database_and_bus)
                                  "  peers:\n"
                                  "    - {region: east, url: 'nats://e:1'}\n"
                                  "    - {region: south, url: 'nats://e:1', domain: south-1}\n"
+                                 "    - region: north\n"
+                                 "      url: tls://n1:1,tls://u:p@n2:2\n"
+                                 "      nkey: UABC\n"
+                                 "      nkey_file: /dev/null\n"
+                                 "      tls: {ca: /dev/null, certificate: /dev/null, key: /dev/null, server_name: n.example}\n"
+                                 "    - {region: up, url: 'nats://u', user: me, password: pw, tls: {}}\n"
+                                 "  relays: 0\n"
                                  "  publish_timeout: 100ms\n"
                                  "  max_pending: 10\n"
                                  "  stream_max_age: 365d\n"
@@ -358,7 +367,18 @@ START_TEST(every_option_of_database_and_bus)
     ck_assert_uint_eq(c->database->breaker_failures, 3);
     ck_assert_str_eq(c->database->tls_ca, "/dev/null");
     ck_assert_str_eq(c->bus->url, "tls://user:pa@[::1]:4333");
-    ck_assert_uint_eq(c->bus->peer_count, 2);
+    ck_assert_uint_eq(c->bus->peer_count, 4);
+    ck_assert_uint_eq(c->bus->relays, 0);
+    ck_assert_str_eq(c->bus->peers[2].url, "tls://n1:1,tls://u:p@n2:2");
+    ck_assert_str_eq(c->bus->peers[2].access.nkey, "UABC");
+    ck_assert_str_eq(c->bus->peers[2].access.nkey_file, "/dev/null");
+    ck_assert_str_eq(c->bus->peers[2].access.tls->ca, "/dev/null");
+    ck_assert_str_eq(c->bus->peers[2].access.tls->certificate, "/dev/null");
+    ck_assert_str_eq(c->bus->peers[2].access.tls->key, "/dev/null");
+    ck_assert_str_eq(c->bus->peers[2].access.tls->server_name, "n.example");
+    ck_assert_str_eq(c->bus->peers[3].access.user, "me");
+    ck_assert_str_eq(c->bus->peers[3].access.password, "pw");
+    ck_assert_ptr_nonnull(c->bus->peers[3].access.tls);
     ck_assert_str_eq(c->bus->peers[0].region, "east");
     ck_assert_ptr_null(c->bus->peers[0].domain);
     ck_assert_str_eq(c->bus->peers[1].url, "nats://e:1");
@@ -369,7 +389,7 @@ START_TEST(every_option_of_database_and_bus)
     ck_assert_uint_eq(c->bus->stream_max_bytes, 1 << 20);
     ck_assert_uint_eq(c->bus->stream_replicas, 3);
     ck_assert_uint_eq(c->bus->ack_wait_ms, 1000);
-    ck_assert_str_eq(c->bus->credentials_file, "/dev/null");
+    ck_assert_str_eq(c->bus->access.credentials_file, "/dev/null");
     config_destroy(&c);
 }
 END_TEST
@@ -546,7 +566,7 @@ START_TEST(secrets_are_not_shown)
     const char *text = POOL "region: w\ndatabase: {primary: d, schema: s, user: u, password: \"hunter2\\0\"}\nbus: {url: 'nats://u:hunter2@:1'}\n";
     char *said = parse(text, strlen(text), &config);
     ck_assert_str_eq(said, "f:3: database.password: has a zero byte in it\n"
-                           "f:4: bus.url: must name one server: nats://host:port or tls://host:port\n");
+                           "f:4: bus.url: must name a server: nats://host:port or tls://host:port; several with commas between them\n");
     free(said);
 }
 END_TEST
