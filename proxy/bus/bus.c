@@ -233,6 +233,14 @@ static bool is_own(const struct bus_region *r)
     return r->index == 0;
 }
 
+/* What a region has applied of its peers' streams is kept in its own NATS. */
+static void tell_cursors(struct bus *bus, bool is_up, uint64_t now_us)
+{
+    for (uint32_t i = 1; i < bus->region_count; i++) {
+        cursor_on_own_link(&bus->regions[i].consumer.cursor, is_up, now_us);
+    }
+}
+
 static void on_up(void *ctx)
 {
     struct bus_region *r = ctx;
@@ -252,6 +260,7 @@ static void on_up(void *ctx)
         replayer_on_up(&bus->replayer, now_us);
         keeper_on_up(&bus->keeper, now_us);
         rulebook_on_up(&bus->rulebook, now_us);
+        tell_cursors(bus, true, now_us);
     } else {
         consumer_on_up(&r->consumer, now_us);
     }
@@ -285,6 +294,7 @@ static void on_down(void *ctx, const char *reason)
         replayer_on_down(&bus->replayer);
         keeper_on_down(&bus->keeper);
         rulebook_on_down(&bus->rulebook);
+        tell_cursors(bus, false, 0);
     } else {
         consumer_on_down(&r->consumer);
     }
@@ -324,6 +334,14 @@ static void on_no_stream(void *ctx)
     keeper_check(&bus->keeper, clock_mono_us());
 }
 
+static void on_cursor_answer(struct bus *bus, uint64_t number, const struct incoming *message, uint64_t now_us)
+{
+    uint32_t region = 1 + (uint32_t)(number & CURSOR_PEERS);
+    if (region < bus->region_count) {
+        cursor_on_own_answer(&bus->regions[region].consumer.cursor, number, message, now_us);
+    }
+}
+
 static void on_own_message(struct bus *bus, char kind, uint64_t number, const struct incoming *message, uint64_t now_us)
 {
     switch (kind) {
@@ -332,6 +350,7 @@ static void on_own_message(struct bus *bus, char kind, uint64_t number, const st
     case 'k': keeper_on_answer(&bus->keeper, number, message, now_us); break;
     case 'b': rulebook_on_answer(&bus->rulebook, number, message, now_us); break;
     case 's': rulebook_on_elected(&bus->rulebook, number, message, now_us); break;
+    case 'o': on_cursor_answer(bus, number, message, now_us); break;
     case 'q': rulebook_on_recorded(&bus->rulebook, number, message, now_us); break;
     default: rulebook_on_message(&bus->rulebook, message, now_us); break; /* under its own subject */
     }
@@ -344,6 +363,8 @@ static void on_peer_message(struct consumer *consumer, char kind, uint64_t numbe
         consumer_on_status(consumer, number, message, now_us);
     } else if (kind == 'c') {
         consumer_on_answer(consumer, number, message, now_us);
+    } else if (kind == 'i') {
+        cursor_on_peer_answer(&consumer->cursor, number, message, now_us);
     }
 }
 
@@ -415,6 +436,8 @@ static void update_status(struct bus *bus)
             snprintf(text, sizeof text, "own region %s: stream %s %s", r->name, bus->keeper.stream, problem);
         } else if (problem != NULL) {
             snprintf(text, sizeof text, "%s: connected, but nothing is received: %s", r->name, problem);
+        } else if (!is_own(r) && cursor_problem(&r->consumer.cursor) != NULL) {
+            snprintf(text, sizeof text, "%s: %s", r->name, cursor_problem(&r->consumer.cursor));
         }
         if (strcmp(text, r->text) != 0) { /* only this thread writes it */
             pthread_mutex_lock(&bus->status_lock);
@@ -528,6 +551,7 @@ static enum err region_start(struct bus *bus, uint32_t index)
     struct consumer_context context = {
         .config = bus->config,
         .transport = transport,
+        .own = link_transport(bus->regions[0].link),
         .log = bus->log,
         .metrics = bus->metrics,
         .mailbox = &bus->mailbox,

@@ -33,6 +33,11 @@ void jetstream_rules_name(const char *region, char out[static NAME_MAX_LEN])
     snprintf(out, NAME_MAX_LEN, "KV_RULES_%s", region);
 }
 
+void jetstream_cursors_name(const char *region, char out[static NAME_MAX_LEN])
+{
+    snprintf(out, NAME_MAX_LEN, "KV_CURSOR_%s", region);
+}
+
 void jetstream_api(const char *domain, const char *verb, const char *stream, const char *consumer, char out[static SUBJECT_MAX])
 {
     snprintf(out, SUBJECT_MAX, "$JS.%s%sAPI.%s.%s%s%s", domain != NULL ? domain : "", domain != NULL ? "." : "", verb, stream,
@@ -54,11 +59,9 @@ json_t *jetstream_stream_config(const char *region, const struct config_bus *bus
                      (json_int_t)(DUPLICATES_S * NS_PER_S), "num_replicas", (int)bus->stream_replicas);
 }
 
-json_t *jetstream_rules_config(const char *region, const struct config_bus *bus)
+json_t *jetstream_bucket_config(const char *name, const struct config_bus *bus)
 {
-    char name[NAME_MAX_LEN];
     char subjects[SUBJECT_MAX];
-    jetstream_rules_name(region, name);
     snprintf(subjects, sizeof subjects, "$KV.%s.>", name + sizeof "KV_" - 1);
     /* As every client library makes a bucket, so that their tools can show it. A full one refuses what is new rather than forget a rule. */
     return json_pack("{s:s, s:[s], s:s, s:s, s:s, s:i, s:i, s:i, s:b, s:b, s:b, s:i}", "name", name, "subjects", subjects, "retention",
@@ -96,7 +99,7 @@ json_t *jetstream_stream_merge(const json_t *existing, const json_t *wanted, boo
     return merged;
 }
 
-char *jetstream_consumer_body(const char *stream, const char *region, uint32_t ack_wait_ms)
+char *jetstream_consumer_body(const char *stream, const char *region, uint32_t ack_wait_ms, uint64_t start)
 {
     char name[NAME_MAX_LEN];
     jetstream_consumer_name(region, name);
@@ -104,6 +107,11 @@ char *jetstream_consumer_body(const char *stream, const char *region, uint32_t a
         json_pack("{s:s, s:{s:s, s:s, s:s, s:I, s:i, s:i, s:s}}", "stream_name", stream, "config", "durable_name", name,
                   "deliver_policy", "all", "ack_policy", "explicit", "ack_wait", (json_int_t)ack_wait_ms * NS_PER_MS,
                   "max_deliver", -1, "max_ack_pending", MAX_ACK_PENDING, "replay_policy", "instant");
+    if (body != NULL && start > 1) {
+        json_t *config = json_object_get(body, "config");
+        json_object_set_new(config, "deliver_policy", json_string("by_start_sequence"));
+        json_object_set_new(config, "opt_start_seq", json_integer((json_int_t)start));
+    }
     char *text = body == NULL ? NULL : json_dumps(body, JSON_COMPACT);
     json_decref(body);
     return text;
@@ -162,6 +170,21 @@ bool jetstream_was_stored(const struct answer *answer, const char *stream)
 {
     const char *by = json_string_value(json_object_get(answer->root, "stream"));
     return by != NULL && strcmp(by, stream) == 0 && json_is_integer(json_object_get(answer->root, "seq"));
+}
+
+bool jetstream_stream_info(const json_t *info, struct stream_info *out)
+{
+    const json_t *state = json_object_get(info, "state");
+    const char *created = json_string_value(json_object_get(info, "created"));
+    json_int_t first = json_integer_value(json_object_get(state, "first_seq"));
+    json_int_t last = json_integer_value(json_object_get(state, "last_seq"));
+    if (created == NULL || created[0] == '\0' || strlen(created) >= sizeof out->created || !json_is_object(state) || first < 0 || last < 0) {
+        return false;
+    }
+    snprintf(out->created, sizeof out->created, "%s", created);
+    out->first_seq = (uint64_t)first;
+    out->last_seq = (uint64_t)last;
+    return true;
 }
 
 /* $JS.ACK.<stream>.<consumer>.<deliveries>.<stream seq>.<consumer seq>.<time>.<pending>, or with <domain>.<account hash>. in front of <stream>

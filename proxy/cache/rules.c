@@ -352,6 +352,9 @@ static void deliver_delivery(struct mail *mail, void *owner)
     struct rules_request *request = container_of(mail, struct rules_request, mail);
     struct invalidation event = request->delivery->event;
     const struct config_peer *peer = &rules->config->bus->peers[request->delivery->peer];
+    if (event.version == 0) { /* the bus has lost events: what is stored by now may be older than one of them */
+        event.version = version_now(rules);
+    }
     struct rule *rule = rule_table_find(&rules->table, span_of(event.key, event.key_len));
     if (rule != NULL && rule->event.version >= event.version) { /* delivered again, or late: what it says holds already */
         request->record.event = event;

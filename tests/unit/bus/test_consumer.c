@@ -8,6 +8,12 @@
 #define WALL 1795464000000ULL
 #define REPLY "$JS.ACK.INVAL_east.to_west.1.7.7.1795464000000000000.0"
 #define CREATED "{\"type\":\"io.nats.jetstream.api.v1.consumer_create_response\",\"name\":\"to_west\"}"
+#define NO_CONSUMER "{\"error\":{\"code\":404,\"err_code\":10014,\"description\":\"consumer not found\"}}"
+#define THERE                                                                                                                              \
+    "{\"config\":{\"durable_name\":\"to_west\",\"deliver_policy\":\"all\",\"ack_policy\":\"explicit\",\"ack_wait\":10000000000,\"max_deliver\":-1,"    \
+    "\"max_ack_pending\":20000,\"replay_policy\":\"instant\",\"num_replicas\":0}}"
+#define INFO "$JS.API.CONSUMER.INFO.INVAL_east.to_west"
+#define CREATE "$JS.API.CONSUMER.DURABLE.CREATE.INVAL_east.to_west"
 #define NO_STREAM "{\"error\":{\"code\":404,\"err_code\":10059,\"description\":\"stream not found\"}}"
 #define RAW(events) "{\"format\":1,\"region\":\"east\",\"events\":[" events "]}"
 
@@ -72,7 +78,7 @@ static void message(const char *subject, const char *reply, const char *data, ui
 static void start(uint64_t now_us)
 {
     consumer_on_up(&consumer, now_us);
-    answer(CREATED, now_us);
+    answer(THERE, now_us);
     consumer_step(&consumer, now_us);
 }
 
@@ -91,7 +97,9 @@ START_TEST(creates_and_pulls)
 {
     ck_assert_uint_eq(consumer_step(&consumer, T0), UINT64_MAX);
     consumer_on_up(&consumer, T0);
-    ck_assert_str_eq(fake_last(fake)->subject, "$JS.API.CONSUMER.DURABLE.CREATE.INVAL_east.to_west");
+    ck_assert_str_eq(fake_last(fake)->subject, INFO);
+    answer(NO_CONSUMER, T0);
+    ck_assert_str_eq(fake_last(fake)->subject, CREATE);
     ck_assert_str_eq(
         fake_last(fake)->data,
         "{\"stream_name\":\"INVAL_east\",\"config\":{\"durable_name\":\"to_west\",\"deliver_policy\":\"all\",\"ack_policy\":"
@@ -100,18 +108,18 @@ START_TEST(creates_and_pulls)
     answer(CREATED, T0);
     ck_assert_ptr_null(consumer_problem(&consumer));
     consumer_step(&consumer, T0);
-    ck_assert_uint_eq(fake->count, 3); /* two are outstanding */
-    ck_assert_str_eq(fake->sent[1].subject, "$JS.API.CONSUMER.MSG.NEXT.INVAL_east.to_west");
-    ck_assert_str_eq(fake->sent[1].data,
+    ck_assert_uint_eq(fake->count, 4); /* two are outstanding */
+    ck_assert_str_eq(fake->sent[2].subject, "$JS.API.CONSUMER.MSG.NEXT.INVAL_east.to_west");
+    ck_assert_str_eq(fake->sent[2].data,
                      "{\"batch\":256,\"max_bytes\":4194304,\"expires\":5000000000,\"idle_heartbeat\":1250000000}");
-    ck_assert_str_ne(fake->sent[1].reply, fake->sent[2].reply);
+    ck_assert_str_ne(fake->sent[2].reply, fake->sent[3].reply);
     consumer_step(&consumer, T0 + S);
-    ck_assert_uint_eq(fake->count, 3);
+    ck_assert_uint_eq(fake->count, 4);
     struct consumer_context context = {.config = &fake_config, .transport = &fake->transport};
     struct consumer south;
     consumer_init(&south, &context, 1);
     consumer_on_up(&south, T0);
-    ck_assert_str_eq(fake_last(fake)->subject, "$JS.south.API.CONSUMER.DURABLE.CREATE.INVAL_south.to_west");
+    ck_assert_str_eq(fake_last(fake)->subject, "$JS.south.API.CONSUMER.INFO.INVAL_south.to_west");
 }
 END_TEST
 
@@ -404,8 +412,8 @@ START_TEST(nobody_there_starts_over)
     ck_assert_uint_eq(fake->count, sent);
     consumer_step(&consumer, next_us);
     ck_assert_uint_eq(fake->count, sent + 1);
-    ck_assert_str_eq(fake_last(fake)->subject, "$JS.API.CONSUMER.DURABLE.CREATE.INVAL_east.to_west");
-    answer(CREATED, next_us);
+    ck_assert_str_eq(fake_last(fake)->subject, INFO);
+    answer(THERE, next_us);
     consumer_step(&consumer, next_us);
     ck_assert_ptr_null(consumer_problem(&consumer));
     status(&request, fake_status(503, ""), next_us); /* late */
@@ -440,7 +448,7 @@ START_TEST(a_stream_that_is_not_there_yet)
     uint64_t next_us = consumer_step(&consumer, now_us);
     ck_assert_uint_eq(next_us, now_us + 5 * S); /* for the answer */
     consumer_step(&consumer, next_us);
-    ck_assert_str_eq(consumer_problem(&consumer), "JetStream does not answer");
+    ck_assert_ptr_nonnull(strstr(consumer_problem(&consumer), "JetStream does not answer to CONSUMER.INFO"));
 }
 END_TEST
 
@@ -462,7 +470,7 @@ START_TEST(missed_heartbeats_ask_again)
     ck_assert_uint_eq(consumer.credit, 512);
     consumer_step(&consumer, heard_us + 10 * S);
     ck_assert_uint_eq(fake->count, sent + 3);
-    ck_assert_str_eq(fake_last(fake)->subject, "$JS.API.CONSUMER.DURABLE.CREATE.INVAL_east.to_west");
+    ck_assert_str_eq(fake_last(fake)->subject, INFO);
 }
 END_TEST
 
@@ -515,11 +523,11 @@ START_TEST(down_forgets_and_up_starts_over)
     ck_assert_uint_eq(consumer_step(&consumer, T0 + 1000 * S), UINT64_MAX);
     consumer_on_up(&consumer, T0 + 1000 * S);
     ck_assert_uint_eq(fake->count, sent + 1);
-    answer(CREATED, T0 + 1000 * S);
+    answer(THERE, T0 + 1000 * S);
     consumer_step(&consumer, T0 + 1000 * S);
     ck_assert_uint_eq(fake->count, sent + 3);
     consumer_on_up(&consumer, T0 + 1001 * S); /* lost and made again between two looks */
-    answer(CREATED, T0 + 1001 * S);
+    answer(THERE, T0 + 1001 * S);
     consumer_step(&consumer, T0 + 1001 * S);
     ck_assert_uint_eq(fake->count, sent + 6);
     ck_assert_uint_eq(consumer.credit, 512);
@@ -537,7 +545,7 @@ START_TEST(a_full_link_is_no_loss)
     ck_assert_uint_eq(consumer.state, CONSUMER_WAITING);
     fake->answer = OK;
     consumer_step(&consumer, T0 + S);
-    answer(CREATED, T0 + S);
+    answer(THERE, T0 + S);
     fake->answer = ERR_OVERLOAD;
     uint64_t next_us = consumer_step(&consumer, T0 + S);
     ck_assert_uint_gt(next_us, T0 + S);
