@@ -122,6 +122,7 @@ struct config_bus {
     uint32_t stream_replicas;
     uint32_t rules_wait_ms;
     uint32_t ack_wait_ms;
+    uint32_t resend_window_ms; /* 0: nothing is kept */
     char *credentials_file; /* or NULL */
     struct config_spool *spool; /* or NULL */
     bool intent;

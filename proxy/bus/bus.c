@@ -59,6 +59,7 @@ struct bus {
     struct keeper keeper;
     struct replayer replayer;
     struct rulebook rulebook;
+    struct ring ring;
 
     struct spooler *spooler; /* or NULL */
     pthread_mutex_t status_lock;
@@ -258,6 +259,7 @@ static void on_up(void *ctx)
     if (is_own(r)) {
         publisher_on_up(&bus->publisher, now_us);
         replayer_on_up(&bus->replayer, now_us);
+        ring_on_up(&bus->ring);
         keeper_on_up(&bus->keeper, now_us);
         rulebook_on_up(&bus->rulebook, now_us);
         tell_cursors(bus, true, now_us);
@@ -293,6 +295,7 @@ static void on_down(void *ctx, const char *reason)
         publisher_on_down(&bus->publisher);
         replayer_on_down(&bus->replayer);
         keeper_on_down(&bus->keeper);
+        ring_on_down(&bus->ring);
         rulebook_on_down(&bus->rulebook);
         tell_cursors(bus, false, 0);
     } else {
@@ -347,6 +350,7 @@ static void on_own_message(struct bus *bus, char kind, uint64_t number, const st
     switch (kind) {
     case 'p': publisher_on_answer(&bus->publisher, number, message, now_us); break;
     case 'r': replayer_on_answer(&bus->replayer, number, message, now_us); break;
+    case 'g': ring_on_answer(&bus->ring, number, message, now_us); break;
     case 'k': keeper_on_answer(&bus->keeper, number, message, now_us); break;
     case 'b': rulebook_on_answer(&bus->rulebook, number, message, now_us); break;
     case 's': rulebook_on_elected(&bus->rulebook, number, message, now_us); break;
@@ -453,6 +457,7 @@ static uint64_t step(struct bus *bus)
     uint64_t next_us = MIN(publisher_step(&bus->publisher, now_us), keeper_step(&bus->keeper, now_us));
     next_us = MIN(next_us, replayer_step(&bus->replayer, now_us));
     next_us = MIN(next_us, rulebook_step(&bus->rulebook, now_us));
+    next_us = MIN(next_us, ring_step(&bus->ring, now_us));
     for (uint32_t i = 0; i < bus->region_count; i++) {
         struct bus_region *r = &bus->regions[i];
         next_us = MIN(next_us, remind(r, now_us));
@@ -544,7 +549,12 @@ static enum err region_start(struct bus *bus, uint32_t index)
         bus->replayer.on_done = on_replayed;
         bus->replayer.on_no_stream = on_no_stream;
         bus->replayer.ctx = bus;
+        ring_init(&bus->ring, bus->config, transport, bus->log, bus->metrics, random);
+        bus->ring.on_no_stream = on_no_stream;
+        bus->ring.ctx = bus;
+        bus->publisher.ring = bus->replayer.ring = bus->config->bus->resend_window_ms > 0 ? &bus->ring : NULL;
         keeper_init(&bus->keeper, bus->config, transport, bus->log, random);
+        bus->keeper.ring = bus->publisher.ring;
         rulebook_init(&bus->rulebook, bus->config, transport, bus->log, bus->metrics, bus->sink, random);
         return OK;
     }
@@ -638,6 +648,9 @@ void bus_destroy(struct bus **out)
         mailbox_drain(&bus->mailbox, bus); /* late events of the links, and deliveries that were done after bus_stop() */
     }
     replayer_deinit(&bus->replayer);
+    if (bus->region_count > 0) {
+        ring_deinit(&bus->ring);
+    }
     spooler_destroy(&bus->spooler);
     for (uint32_t i = 0; i < bus->region_count; i++) {
         if (i > 0) {

@@ -52,8 +52,8 @@ json_t *jetstream_stream_config(const char *region, const struct config_bus *bus
     snprintf(subjects, sizeof subjects, "outrigger.inval.%s.>", region);
     /* discard old: a full stream drops what is oldest rather than refuse what is new, which would fail every writer of the
      * region. */
-    return json_pack("{s:s, s:[s], s:s, s:s, s:s, s:I, s:I, s:I, s:I, s:i}", "name", name, "subjects", subjects, "retention",
-                     "limits", "storage", "file", "discard", "old", "max_age", (json_int_t)bus->stream_max_age_s * NS_PER_S,
+    return json_pack("{s:s, s:[s], s:s, s:s, s:s, s:i, s:i, s:I, s:I, s:I, s:I, s:i}", "name", name, "subjects", subjects, "retention",
+                     "limits", "storage", "file", "discard", "old", "max_msgs", -1, "max_msgs_per_subject", -1, "max_age", (json_int_t)bus->stream_max_age_s * NS_PER_S,
                      "max_bytes", (json_int_t)bus->stream_max_bytes, "max_msg_size",
                      (json_int_t)(INVALIDATION_MESSAGE_MAX + MESSAGE_OVERHEAD), "duplicate_window",
                      (json_int_t)(DUPLICATES_S * NS_PER_S), "num_replicas", (int)bus->stream_replicas);

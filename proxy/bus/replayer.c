@@ -101,6 +101,11 @@ void replayer_on_answer(struct replayer *r, uint64_t number, const struct incomi
     struct answer answer;
     enum err err = jetstream_answer(message, &answer);
     if (err == OK && jetstream_was_stored(&answer, r->stream)) {
+        if (r->ring != NULL) { /* it may yet be lost */
+            struct ring_message kept = {.subject = r->subject, .msg_id = r->msg_id, .data = r->data, .len = r->len};
+            ring_add(r->ring, (uint64_t)json_integer_value(json_object_get(answer.root, "seq")), &kept, now_us);
+            r->data = NULL;
+        }
         finish(r);
     } else {
         log_warn(r->log, "bus: stream %s has not taken invalidations of the spool: %s; trying again", r->stream,
