@@ -25,7 +25,7 @@
 #include "proxy/bus/bus.h"
 #include "proxy/bus/durable.h"
 
-#define CURSOR_CHECK_US 5000000ULL
+#define CURSOR_CHECK_US 3000000ULL
 
 enum cursor_state {
     CURSOR_DOWN,
