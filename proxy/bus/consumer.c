@@ -18,7 +18,6 @@
 
 #define NAK_MIN_MS 250 /* doubling with every delivery */
 #define NAK_MAX_MS 30000
-#define NAK_UNSUPPORTED_MS 60000
 #define ERROR_MAX 160
 
 void consumer_init(struct consumer *c, const struct consumer_context *context, uint32_t index)
@@ -54,6 +53,7 @@ void consumer_init(struct consumer *c, const struct consumer_context *context, u
         .seed = context->seed,
     };
     cursor_init(&c->cursor, &cursor, index);
+    unsupported_init(&c->unsupported, context->transport, context->log, context->metrics, context->mailbox, context->sink, peer->region, index);
     backoff_init(&c->pull_backoff, PULL_RETRY_MIN_MS, PULL_RETRY_MAX_MS, context->seed + index);
 }
 
@@ -64,6 +64,7 @@ void consumer_deinit(struct consumer *c)
         free(list_entry(link, struct bus_message, link));
     }
     c->under_way = 0;
+    unsupported_deinit(&c->unsupported);
 }
 
 static void count(struct consumer *c, enum metric metric, uint64_t n)
@@ -213,7 +214,9 @@ uint64_t consumer_step(struct consumer *c, uint64_t now_us)
     durable_step(&c->durable, now_us);
     cursor_step(&c->cursor, now_us);
     follow(c, now_us);
+    uint64_t unsupported_us = unsupported_step(&c->unsupported, now_us);
     uint64_t pulling_us = c->state == CONSUMER_PULLING ? step_pulling(c, now_us) : UINT64_MAX;
+    pulling_us = MIN(pulling_us, unsupported_us);
     return MIN(pulling_us, MIN(c->durable.due_us, c->cursor.due_us)); /* each may have moved the other */
 }
 
@@ -324,17 +327,6 @@ static void on_malformed(struct consumer *c, const char *reply, const char *why)
     settle(c, reply, "+TERM");
 }
 
-static void on_unsupported(struct consumer *c, const char *reply, const char *why)
-{
-    count(c, METRIC_BUS_MALFORMED, 1);
-    count_error(c, ERR_UNSUPPORTED);
-    log_error(c->log,
-              "bus: a message of region %s is newer than this version of the sidecar (%s): it is kept for a newer one and not "
-              "applied by this one; update the sidecars of this region",
-              c->peer->region, why);
-    settle_later(c, reply, NAK_UNSUPPORTED_MS);
-}
-
 static void on_delivery_done(struct mail *mail, void *owner)
 {
     consumer_on_done(container_of(mail, struct delivery, mail), clock_wall_ms());
@@ -388,7 +380,7 @@ void consumer_on_message(struct consumer *c, const struct incoming *message, uin
         return;
     }
     if (strcmp(message->subject, c->key_subject) != 0 && strcmp(message->subject, c->rule_subject) != 0) {
-        on_unsupported(c, message->reply, "an unknown kind of event");
+        unsupported_take(&c->unsupported, message->reply, "an unknown kind of event", now_us);
         return;
     }
     struct invalidation *events = NULL;
@@ -401,7 +393,7 @@ void consumer_on_message(struct consumer *c, const struct incoming *message, uin
         deliver(c, message->reply, events, n);
         break;
     case ERR_UNSUPPORTED:
-        on_unsupported(c, message->reply, why);
+        unsupported_take(&c->unsupported, message->reply, why, now_us);
         break;
     case ERR_NOMEM:
         count_error(c, err);

@@ -9,7 +9,7 @@
  *
  *   message ──▶ decode ──▶ one delivery for each event ──▶ sink … delivery_done ──▶ the last one: +ACK, or -NAK with a delay
  *        │                                                              └── again and again not applied, with a spool: into it, then +ACK
- *        └── not understood: +TERM (it must not be in the way of others);  of a newer format: -NAK with a long delay
+ *        └── not understood: +TERM (it must not be in the way of others);  of a newer format: unsupported.h
  *
  * The durable consumer has the own region's name, so the sidecars of this region share the work. Pulling is flow control by
  * credit: what pull requests have asked for and has neither come nor been given back. A new request goes out when credit falls to
@@ -27,6 +27,7 @@
 #include "proxy/bus/durable.h"
 #include "proxy/bus/jetstream.h"
 #include "proxy/bus/publisher.h"
+#include "proxy/bus/unsupported.h"
 
 #define PULL_BATCH 256         /* messages of one request */
 #define PULL_BATCH_MAX 2048    /* … with a backlog; 4 relays × 2 of these stay below max_ack_pending */
@@ -60,6 +61,7 @@ struct consumer {
     uint32_t index; /* in config.bus.peers */
     struct durable durable;
     struct cursor cursor;
+    struct unsupported unsupported;
     char key_subject[SUBJECT_MAX]; /* of the events that we understand */
     char rule_subject[SUBJECT_MAX];
 

@@ -273,6 +273,59 @@ START_TEST(newer_is_kept_for_later)
 }
 END_TEST
 
+START_TEST(too_many_of_a_newer_format_are_covered_by_a_rule)
+{
+    start(T0);
+    fake_clear(fake);
+    for (uint32_t i = 0; i < UNSUPPORTED_HELD_MAX + 3; i++) {
+        message("outrigger.inval.east.key", REPLY, "{\"format\":2}", T0);
+    }
+    ck_assert_uint_eq(fake->count, UNSUPPORTED_HELD_MAX);
+    consumer_step(&consumer, T0);
+    ck_assert_uint_eq(delivered, 1); /* one for all */
+    ck_assert(deliveries[0]->event.is_pattern && deliveries[0]->event.version == 0 && deliveries[0]->event.key[0] == '*');
+    message("outrigger.inval.east.key", REPLY, "{\"format\":2}", T0); /* behind it */
+    consumer_step(&consumer, T0);
+    ck_assert_uint_eq(delivered, 1);
+    fake_clear(fake);
+    delivery_done(deliveries[0], OK);
+    mailbox_drain(&box, NULL);
+    ck_assert_uint_eq(fake->count, 3);
+    ck_assert_str_eq(fake->sent[2].data, "+ACK");
+    ck_assert_uint_eq(counted(METRIC_BUS_GAPS), 1);
+    consumer_step(&consumer, consumer.unsupported.due_us);
+    ck_assert_uint_eq(delivered, 2);
+    fake_clear(fake);
+    delivery_done(deliveries[1], ERR_UNAVAILABLE);
+    mailbox_drain(&box, NULL);
+    ck_assert_str_eq(fake->sent[0].data, "-NAK {\"delay\": 1000000000}"); /* not lost */
+    message("outrigger.inval.east.key", REPLY, "{\"format\":2}", T0 + 61 * S); /* a window later there is room again */
+    ck_assert_str_eq(fake_last(fake)->data, "-NAK {\"delay\": 60000000000}");
+    ck_assert_uint_eq(consumer.unsupported.count, 0);
+}
+END_TEST
+
+START_TEST(settings_that_drop_events_are_refused)
+{
+    consumer_on_up(&consumer, T0);
+    answer("{\"config\":{\"deliver_policy\":\"by_start_sequence\",\"opt_start_seq\":7,\"ack_policy\":\"explicit\",\"max_deliver\":3,\"description\":\"ours\"}}",
+           T0);
+    ck_assert_str_eq(fake_last(fake)->subject, CREATE);
+    ck_assert_ptr_nonnull(strstr(fake_last(fake)->data, "\"max_deliver\":-1"));
+    ck_assert_ptr_nonnull(strstr(fake_last(fake)->data, "\"opt_start_seq\":7")); /* where it began can not be changed */
+    ck_assert_ptr_nonnull(strstr(fake_last(fake)->data, "\"description\":\"ours\""));
+    answer("{\"error\":{\"code\":500,\"err_code\":10012,\"description\":\"no\"}}", T0);
+    ck_assert_ptr_nonnull(strstr(consumer_problem(&consumer), "drops events, and can not be changed (no): max_deliver is 3"));
+    ck_assert_uint_eq(consumer.state, CONSUMER_WAITING);
+    consumer_step(&consumer, consumer.durable.due_us);
+    answer("{\"config\":{\"deliver_policy\":\"all\",\"ack_policy\":\"explicit\",\"max_deliver\":-1,\"ack_wait\":1}}", T0);
+    ck_assert_str_eq(fake_last(fake)->subject, CREATE);
+    answer("{\"error\":{\"code\":500,\"err_code\":10012,\"description\":\"no\"}}", T0);
+    ck_assert_ptr_null(consumer_problem(&consumer)); /* only different: used as it is */
+    ck_assert_uint_eq(consumer.state, CONSUMER_PULLING);
+}
+END_TEST
+
 START_TEST(strangers_are_not_answered)
 {
     static const char *const replies[] = {"",
@@ -564,6 +617,8 @@ int main(void)
     tcase_add_test(tc, gives_back_what_failed);
     tcase_add_test(tc, malformed_is_terminated);
     tcase_add_test(tc, newer_is_kept_for_later);
+    tcase_add_test(tc, too_many_of_a_newer_format_are_covered_by_a_rule);
+    tcase_add_test(tc, settings_that_drop_events_are_refused);
     tcase_add_test(tc, strangers_are_not_answered);
     tcase_add_test(tc, asks_for_more_in_time);
     tcase_add_test(tc, expiry_is_normal);
