@@ -144,6 +144,7 @@ struct config_bus {
     uint32_t stream_replicas;
     uint32_t rules_wait_ms;
     uint32_t ack_wait_ms;
+    uint32_t resend_window_ms; /* 0: nothing is kept */
     struct config_access access;
     struct config_spool *spool; /* or NULL */
     bool intent;

@@ -72,6 +72,14 @@ static bool is_own(const struct bus_region *r)
     return r->index == 0;
 }
 
+/* What a region has applied of its peers' streams is kept in its own NATS. */
+static void tell_cursors(struct bus *bus, bool is_up, uint64_t now_us)
+{
+    for (uint32_t i = 1; i < bus->region_count; i++) {
+        cursor_on_own_link(&bus->regions[i].consumer.cursor, is_up, now_us);
+    }
+}
+
 static void on_up(void *ctx)
 {
     struct bus_region *r = ctx;
@@ -93,8 +101,10 @@ static void on_up(void *ctx)
     if (is_own(r)) {
         publisher_on_up(&bus->publisher, now_us);
         replayer_on_up(&bus->replayer, now_us);
+        ring_on_up(&bus->ring);
         keeper_on_up(&bus->keeper, now_us);
         rulebook_on_up(&bus->rulebook, now_us);
+        tell_cursors(bus, true, now_us);
         relays_on_up(&bus->relays, now_us);
     } else {
         consumer_on_up(&r->consumer, now_us);
@@ -131,7 +141,9 @@ static void on_down(void *ctx, const char *reason)
         publisher_on_down(&bus->publisher);
         replayer_on_down(&bus->replayer);
         keeper_on_down(&bus->keeper);
+        ring_on_down(&bus->ring);
         rulebook_on_down(&bus->rulebook);
+        tell_cursors(bus, false, 0);
         relays_on_down(&bus->relays);
     } else {
         consumer_on_down(&r->consumer);
@@ -196,15 +208,25 @@ static void on_no_stream(void *ctx)
     keeper_check(&bus->keeper, clock_mono_us());
 }
 
+static void on_cursor_answer(struct bus *bus, uint64_t number, const struct incoming *message, uint64_t now_us)
+{
+    uint32_t region = 1 + (uint32_t)(number & CURSOR_PEERS);
+    if (region < bus->region_count) {
+        cursor_on_own_answer(&bus->regions[region].consumer.cursor, number, message, now_us);
+    }
+}
+
 static void on_own_message(struct bus *bus, char kind, uint64_t number, const struct incoming *message, uint64_t now_us)
 {
     switch (kind) {
     case 'p': publisher_on_answer(&bus->publisher, number, message, now_us); break;
     case 'r': replayer_on_answer(&bus->replayer, number, message, now_us); break;
+    case 'g': ring_on_answer(&bus->ring, number, message, now_us); break;
     case 'k': keeper_on_answer(&bus->keeper, number, message, now_us); break;
     case 'b': rulebook_on_answer(&bus->rulebook, number, message, now_us); break;
     case RELAYS_KIND: relays_on_answer(&bus->relays, number, message, now_us); break;
     case 's': rulebook_on_elected(&bus->rulebook, number, message, now_us); break;
+    case 'o': on_cursor_answer(bus, number, message, now_us); break;
     case 'q': rulebook_on_recorded(&bus->rulebook, number, message, now_us); break;
     default: rulebook_on_message(&bus->rulebook, message, now_us); break; /* under its own subject */
     }
@@ -217,6 +239,8 @@ static void on_peer_message(struct consumer *consumer, char kind, uint64_t numbe
         consumer_on_status(consumer, number, message, now_us);
     } else if (kind == 'c') {
         consumer_on_answer(consumer, number, message, now_us);
+    } else if (kind == 'i') {
+        cursor_on_peer_answer(&consumer->cursor, number, message, now_us);
     }
 }
 
@@ -295,6 +319,8 @@ static void update_status(struct bus *bus)
             snprintf(text, sizeof text, "own region %s: stream %s %s", r->name, bus->keeper.stream, problem);
         } else if (problem != NULL) {
             snprintf(text, sizeof text, "%s: connected, but nothing is received: %s", r->name, problem);
+        } else if (!is_own(r) && cursor_problem(&r->consumer.cursor) != NULL) {
+            snprintf(text, sizeof text, "%s: %s", r->name, cursor_problem(&r->consumer.cursor));
         }
         if (strcmp(text, r->text) != 0) { /* only this thread writes it */
             pthread_mutex_lock(&bus->status_lock);
@@ -310,6 +336,7 @@ static uint64_t step(struct bus *bus)
     uint64_t next_us = MIN(publisher_step(&bus->publisher, now_us), keeper_step(&bus->keeper, now_us));
     next_us = MIN(next_us, replayer_step(&bus->replayer, now_us));
     next_us = MIN(next_us, rulebook_step(&bus->rulebook, now_us));
+    next_us = MIN(next_us, ring_step(&bus->ring, now_us));
     if (bus->region_count > 1) {
         next_us = MIN(next_us, relays_step(&bus->relays, now_us));
     }
@@ -434,7 +461,12 @@ static enum err region_start(struct bus *bus, uint32_t index)
         bus->replayer.on_done = on_replayed;
         bus->replayer.on_no_stream = on_no_stream;
         bus->replayer.ctx = bus;
+        ring_init(&bus->ring, bus->config, transport, bus->log, bus->metrics, random);
+        bus->ring.on_no_stream = on_no_stream;
+        bus->ring.ctx = bus;
+        bus->publisher.ring = bus->replayer.ring = bus->config->bus->resend_window_ms > 0 ? &bus->ring : NULL;
         keeper_init(&bus->keeper, bus->config, transport, bus->log, random);
+        bus->keeper.ring = bus->publisher.ring;
         rulebook_init(&bus->rulebook, bus->config, transport, bus->log, bus->metrics, bus->sink, random);
         relays_init(&bus->relays, bus->config, transport, bus->log, bus->metrics, random_u64(), clock_mono_us());
         bus->relays.on_change = on_relay_change;
@@ -444,6 +476,7 @@ static enum err region_start(struct bus *bus, uint32_t index)
     struct consumer_context context = {
         .config = bus->config,
         .transport = transport,
+        .own = link_transport(bus->regions[0].link),
         .log = bus->log,
         .metrics = bus->metrics,
         .mailbox = &bus->mailbox,
@@ -532,6 +565,9 @@ void bus_destroy(struct bus **out)
         mailbox_drain(&bus->mailbox, bus); /* late events of the links, and deliveries that were done after bus_stop() */
     }
     replayer_deinit(&bus->replayer);
+    if (bus->region_count > 0) {
+        ring_deinit(&bus->ring);
+    }
     spooler_destroy(&bus->spooler);
     for (uint32_t i = 0; i < bus->region_count; i++) {
         if (i > 0) {

@@ -39,7 +39,7 @@ struct publication {
 
 /* One event of another region. Belongs to the sink from apply() until delivery_done(). */
 struct delivery {
-    struct invalidation event;
+    struct invalidation event; /* a pattern with version 0: it covers all that is stored by the time it is applied */
     uint32_t peer; /* index in config.bus.peers; PEER_NONE: an invalidation of this region that its own pool has not got yet */
     uint16_t home; /* the sink says which node it is for */
 

@@ -56,6 +56,7 @@ struct bus {
     struct keeper keeper;
     struct replayer replayer;
     struct rulebook rulebook;
+    struct ring ring;
     struct relays relays;
 
     struct spooler *spooler; /* or NULL */

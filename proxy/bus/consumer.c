@@ -5,9 +5,6 @@
 #include "common/clock.h"
 #include "proxy/bus/spool_record.h"
 
-#define ANSWER_WAIT_US 5000000ULL
-#define RETRY_MIN_MS 250
-#define RETRY_MAX_MS 15000
 #define PULL_RETRY_MIN_MS 100
 #define PULL_RETRY_MAX_MS 5000
 
@@ -21,7 +18,6 @@
 
 #define NAK_MIN_MS 250 /* doubling with every delivery */
 #define NAK_MAX_MS 30000
-#define NAK_UNSUPPORTED_MS 60000
 #define ERROR_MAX 160
 
 void consumer_init(struct consumer *c, const struct consumer_context *context, uint32_t index)
@@ -34,20 +30,30 @@ void consumer_init(struct consumer *c, const struct consumer_context *context, u
         .mailbox = context->mailbox,
         .sink = context->sink,
         .spool = context->spool,
-        .own_region = context->config->region,
         .peer = peer,
         .index = index,
-        .ack_wait_ms = context->config->bus->ack_wait_ms,
         .state = CONSUMER_DOWN,
         .due_us = UINT64_MAX,
         .batch = PULL_BATCH,
     };
     list_init(&c->messages);
-    jetstream_stream_name(peer->region, c->stream);
-    jetstream_consumer_name(c->own_region, c->durable);
     jetstream_key_subject(peer->region, c->key_subject);
     jetstream_rule_subject(peer->region, c->rule_subject);
-    backoff_init(&c->backoff, RETRY_MIN_MS, RETRY_MAX_MS, context->seed + index);
+    durable_init(&c->durable, context->config, context->transport, context->log, context->metrics, index, context->seed);
+    c->durable.has_cursor = context->own != NULL;
+    struct cursor_context cursor = {
+        .config = context->config,
+        .own = context->own,
+        .peer_transport = context->transport,
+        .log = context->log,
+        .metrics = context->metrics,
+        .mailbox = context->mailbox,
+        .sink = context->sink,
+        .durable = &c->durable,
+        .seed = context->seed,
+    };
+    cursor_init(&c->cursor, &cursor, index);
+    unsupported_init(&c->unsupported, context->transport, context->log, context->metrics, context->mailbox, context->sink, peer->region, index);
     backoff_init(&c->pull_backoff, PULL_RETRY_MIN_MS, PULL_RETRY_MAX_MS, context->seed + index);
 }
 
@@ -58,6 +64,7 @@ void consumer_deinit(struct consumer *c)
         free(list_entry(link, struct bus_message, link));
     }
     c->under_way = 0;
+    unsupported_deinit(&c->unsupported);
 }
 
 static void count(struct consumer *c, enum metric metric, uint64_t n)
@@ -70,61 +77,35 @@ static void count_error(struct consumer *c, enum err err)
     metrics_add(c->metrics, METRIC_ERRORS, metric_index2(SOURCE_BUS, ERR_COUNT, err), 1);
 }
 
-/* --- the durable consumer on the peer's stream --- */
+/* --- up and down --- */
 
-static enum err ask(struct consumer *c, const char *verb, char kind, const char *body)
-{
-    char subject[SUBJECT_MAX];
-    char reply[SUBJECT_MAX];
-    jetstream_api(c->peer->domain, verb, c->stream, c->durable, subject);
-    snprintf(reply, sizeof reply, "%s.%c.%" PRIu64, c->transport->inbox, kind, ++c->request);
-    struct outgoing out = {.subject = subject, .reply = reply, .data = span_str(body)};
-    return c->transport->ops->send(c->transport, &out);
-}
-
-static void retry_later(struct consumer *c, uint64_t now_us)
+/* Until the durable consumer is ready (again). */
+static void wait_for_durable(struct consumer *c)
 {
     c->state = CONSUMER_WAITING;
-    c->due_us = now_us + backoff_next_us(&c->backoff);
-    c->credit = 0;
-}
-
-static void create(struct consumer *c, uint64_t now_us)
-{
-    char *body = jetstream_consumer_body(c->stream, c->own_region, c->ack_wait_ms);
-    enum err err = body == NULL ? ERR_NOMEM : ask(c, "CONSUMER.DURABLE.CREATE", 'c', body);
-    free(body);
-    if (err != OK) {
-        snprintf(c->problem, sizeof c->problem, "%s", err_text(err));
-        retry_later(c, now_us);
-        return;
-    }
-    c->state = CONSUMER_CREATING;
-    c->due_us = now_us + ANSWER_WAIT_US;
     c->credit = 0;
 }
 
 void consumer_on_up(struct consumer *c, uint64_t now_us)
 {
-    c->problem[0] = '\0';
-    backoff_reset(&c->backoff);
     backoff_reset(&c->pull_backoff);
-    create(c, now_us);
+    wait_for_durable(c);
+    durable_on_up(&c->durable, now_us);
+    cursor_on_peer_link(&c->cursor, true, now_us);
 }
 
 void consumer_on_down(struct consumer *c)
 {
     c->state = CONSUMER_DOWN;
-    c->due_us = UINT64_MAX;
     c->credit = 0;
-    c->no_stream = false;
-    c->problem[0] = '\0';
+    durable_on_down(&c->durable);
+    cursor_on_peer_link(&c->cursor, false, 0);
 }
 
 static void start_pulling(struct consumer *c, uint64_t now_us)
 {
-    log_info(c->log, "bus: receiving the invalidations of region %s (stream %s, consumer %s)", c->peer->region, c->stream,
-             c->durable);
+    log_info(c->log, "bus: receiving the invalidations of region %s (stream %s, consumer %s)", c->peer->region, c->durable.stream,
+             c->durable.name);
     c->state = CONSUMER_PULLING;
     c->due_us = now_us;
     c->first_request = c->request + 1;
@@ -133,39 +114,26 @@ static void start_pulling(struct consumer *c, uint64_t now_us)
     c->since_pull = 0;
     c->silences = 0;
     c->heard_us = now_us;
-    c->no_stream = false;
-    c->problem[0] = '\0';
-    backoff_reset(&c->backoff);
 }
 
-static void on_refusal(struct consumer *c, const struct answer *answer, uint64_t now_us)
+/* Follows the durable consumer. */
+static void follow(struct consumer *c, uint64_t now_us)
 {
-    bool was_missing = c->no_stream;
-    c->no_stream = answer->err_code == JETSTREAM_STREAM_NOT_FOUND;
-    snprintf(c->problem, sizeof c->problem, "%s", answer->text);
-    retry_later(c, now_us);
-    if (!c->no_stream) {
-        count_error(c, ERR_BUS);
-        log_warn(c->log, "bus: the invalidations of region %s can not be received: %s (%d); trying again", c->peer->region,
-                 answer->text, answer->err_code != 0 ? answer->err_code : answer->code);
-    } else if (!was_missing) {
-        log_info(c->log, "bus: region %s has no stream %s yet: waiting for a sidecar of that region to create it",
-                 c->peer->region, c->stream);
+    bool is_ready = c->durable.state == DURABLE_READY;
+    if (c->state == CONSUMER_WAITING && is_ready) {
+        start_pulling(c, now_us);
+    } else if (c->state == CONSUMER_PULLING && !is_ready) {
+        wait_for_durable(c);
+    }
+    if (c->durable.wants_start) {
+        cursor_check(&c->cursor, now_us);
     }
 }
 
 void consumer_on_answer(struct consumer *c, uint64_t request, const struct incoming *message, uint64_t now_us)
 {
-    if (c->state != CONSUMER_CREATING || request != c->request) {
-        return;
-    }
-    struct answer answer;
-    if (jetstream_answer(message, &answer) == OK) {
-        start_pulling(c, now_us);
-    } else {
-        on_refusal(c, &answer, now_us);
-    }
-    answer_clear(&answer);
+    durable_on_answer(&c->durable, request, message, now_us);
+    follow(c, now_us);
 }
 
 /* --- pulling --- */
@@ -178,7 +146,12 @@ static enum err pull(struct consumer *c, uint64_t now_us)
     }
     snprintf(body, sizeof body, "{\"batch\":%u,\"max_bytes\":%u,\"expires\":%llu,\"idle_heartbeat\":%llu}", c->batch,
              PULL_BYTES_MAX, PULL_EXPIRES_US * 1000, HEARTBEAT_US * 1000);
-    enum err err = ask(c, "CONSUMER.MSG.NEXT", 'r', body);
+    char subject[SUBJECT_MAX];
+    char reply[SUBJECT_MAX];
+    jetstream_api(c->peer->domain, "CONSUMER.MSG.NEXT", c->durable.stream, c->durable.name, subject);
+    snprintf(reply, sizeof reply, "%s.r.%" PRIu64, c->transport->inbox, ++c->request);
+    struct outgoing out = {.subject = subject, .reply = reply, .data = span_str(body)};
+    enum err err = c->transport->ops->send(c->transport, &out);
     if (err != OK) {
         c->due_us = now_us + backoff_next_us(&c->pull_backoff);
         return err;
@@ -198,12 +171,13 @@ static void on_silence(struct consumer *c, uint64_t now_us)
     c->credit = 0;
     c->first_request = c->request + 1;
     if (++c->silences < SILENCES_MAX) {
-        log_info(c->log, "bus: no heartbeat from stream %s of region %s: asking again", c->stream, c->peer->region);
+        log_info(c->log, "bus: no heartbeat from stream %s of region %s: asking again", c->durable.stream, c->peer->region);
         return;
     }
-    log_warn(c->log, "bus: no heartbeat from stream %s of region %s for the %uth time: looking for the consumer", c->stream,
+    log_warn(c->log, "bus: no heartbeat from stream %s of region %s for the %uth time: looking for the consumer", c->durable.stream,
              c->peer->region, c->silences);
-    create(c, now_us);
+    durable_look_again(&c->durable, NULL, now_us);
+    wait_for_durable(c);
 }
 
 /* Returns when to look again. */
@@ -212,7 +186,7 @@ static uint64_t step_pulling(struct consumer *c, uint64_t now_us)
     if (c->credit > 0 && now_us >= c->heard_us + SILENCE_US) {
         on_silence(c, now_us);
         if (c->state != CONSUMER_PULLING) {
-            return c->due_us;
+            return now_us;
         }
     }
     if (c->credit > 0 && now_us >= c->pulled_us + PULL_EXPIRES_US + PULL_GRACE_US) {
@@ -237,25 +211,13 @@ static uint64_t step_pulling(struct consumer *c, uint64_t now_us)
 
 uint64_t consumer_step(struct consumer *c, uint64_t now_us)
 {
-    switch (c->state) {
-    case CONSUMER_DOWN:
-        return UINT64_MAX;
-    case CONSUMER_CREATING:
-        if (now_us >= c->due_us) {
-            snprintf(c->problem, sizeof c->problem, "JetStream does not answer");
-            log_warn(c->log, "bus: JetStream of region %s does not answer; trying again", c->peer->region);
-            retry_later(c, now_us);
-        }
-        return c->due_us;
-    case CONSUMER_WAITING:
-        if (now_us >= c->due_us) {
-            create(c, now_us);
-        }
-        return c->due_us;
-    case CONSUMER_PULLING:
-        return step_pulling(c, now_us);
-    }
-    return UINT64_MAX;
+    durable_step(&c->durable, now_us);
+    cursor_step(&c->cursor, now_us);
+    follow(c, now_us);
+    uint64_t unsupported_us = unsupported_step(&c->unsupported, now_us);
+    uint64_t pulling_us = c->state == CONSUMER_PULLING ? step_pulling(c, now_us) : UINT64_MAX;
+    pulling_us = MIN(pulling_us, unsupported_us);
+    return MIN(pulling_us, MIN(c->durable.due_us, c->cursor.due_us)); /* each may have moved the other */
 }
 
 /* A pull request is over; what it did not deliver is no credit any more. */
@@ -282,8 +244,9 @@ static void on_conflict(struct consumer *c, const struct incoming *message, uint
         return;
     }
     if (strstr(what, "Consumer Deleted") != NULL) {
-        log_warn(c->log, "bus: the consumer %s of region %s was deleted: creating it again", c->durable, c->peer->region);
-        retry_later(c, now_us);
+        log_warn(c->log, "bus: the consumer %s of region %s was deleted: creating it again", c->durable.name, c->peer->region);
+        durable_look_again(&c->durable, "it was deleted", now_us);
+        wait_for_durable(c);
         return;
     }
     struct answer shown; /* for a printable description */
@@ -319,10 +282,10 @@ void consumer_on_status(struct consumer *c, uint64_t request, const struct incom
         on_conflict(c, message, now_us);
         break;
     case STATUS_NO_RESPONDERS: /* neither stream nor consumer, or no JetStream */
-        snprintf(c->problem, sizeof c->problem, "stream %s or consumer %s is gone, or JetStream is not running", c->stream,
-                 c->durable);
-        log_warn(c->log, "bus: region %s: %s; trying again", c->peer->region, c->problem);
-        retry_later(c, now_us);
+        log_warn(c->log, "bus: region %s: stream %s or consumer %s is gone, or JetStream is not running; trying again", c->peer->region,
+                 c->durable.stream, c->durable.name);
+        durable_look_again(&c->durable, "its stream or consumer is gone, or JetStream is not running", now_us);
+        wait_for_durable(c);
         break;
     default:
         give_back(c, message);
@@ -368,17 +331,6 @@ static void on_malformed(struct consumer *c, const char *reply, const char *why)
     count_error(c, ERR_INVALID);
     log_error(c->log, "bus: a message of region %s was dropped (%s): %s", c->peer->region, reply, why);
     settle(c, reply, "+TERM");
-}
-
-static void on_unsupported(struct consumer *c, const char *reply, const char *why)
-{
-    count(c, METRIC_BUS_MALFORMED, 1);
-    count_error(c, ERR_UNSUPPORTED);
-    log_error(c->log,
-              "bus: a message of region %s is newer than this version of the sidecar (%s): it is kept for a newer one and not "
-              "applied by this one; update the sidecars of this region",
-              c->peer->region, why);
-    settle_later(c, reply, NAK_UNSUPPORTED_MS);
 }
 
 static void on_delivery_done(struct mail *mail, void *owner)
@@ -437,7 +389,7 @@ void consumer_on_message(struct consumer *c, const struct incoming *message, uin
         return;
     }
     if (strcmp(message->subject, c->key_subject) != 0 && strcmp(message->subject, c->rule_subject) != 0) {
-        on_unsupported(c, message->reply, "an unknown kind of event");
+        unsupported_take(&c->unsupported, message->reply, "an unknown kind of event", now_us);
         return;
     }
     struct invalidation *events = NULL;
@@ -450,7 +402,7 @@ void consumer_on_message(struct consumer *c, const struct incoming *message, uin
         deliver(c, message->reply, events, n);
         break;
     case ERR_UNSUPPORTED:
-        on_unsupported(c, message->reply, why);
+        unsupported_take(&c->unsupported, message->reply, why, now_us);
         break;
     case ERR_NOMEM:
         count_error(c, err);
@@ -542,8 +494,5 @@ void consumer_on_done(struct delivery *delivery, uint64_t wall_ms)
 
 const char *consumer_problem(const struct consumer *c)
 {
-    if (c->state == CONSUMER_PULLING || c->no_stream) {
-        return NULL;
-    }
-    return c->problem[0] != '\0' ? c->problem : "its stream is being looked for";
+    return durable_problem(&c->durable);
 }

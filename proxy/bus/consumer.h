@@ -4,13 +4,12 @@
  * Fails:   never for good: a stream that is not there yet, a lost connection, a server that does not answer are tried again, and
  *          consumer_problem() says what is the matter. An event that is not acknowledged is delivered again.
  *
- *   down ──on_up──▶ creating ──there──▶ pulling ──nobody answers, deleted, or silent for long──▶ waiting
- *    ▲                 └──────refused, no stream, silence──────▶ waiting ──retry──▶ creating
- *    └──on_down── any
+ *   down ──on_up──▶ waiting (for the durable consumer: durable.h) ──ready──▶ pulling ──nobody answers, deleted, or silent for long──▶ waiting
+ *    └──on_down── any                    what was lost before is the cursor's to find out (cursor.h)
  *
  *   message ──▶ decode ──▶ one delivery for each event ──▶ sink … delivery_done ──▶ the last one: +ACK, or -NAK with a delay
  *        │                                                              └── again and again not applied, with a spool: into it, then +ACK
- *        └── not understood: +TERM (it must not be in the way of others);  of a newer format: -NAK with a long delay
+ *        └── not understood: +TERM (it must not be in the way of others);  of a newer format: unsupported.h
  *
  * The durable consumer has the own region's name, so the sidecars of this region share the work. Pulling is flow control by
  * credit: what pull requests have asked for and has neither come nor been given back. A new request goes out when credit falls to
@@ -24,8 +23,11 @@
 #include "common/log.h"
 #include "proxy/bus/backoff.h"
 #include "proxy/bus/bus.h"
+#include "proxy/bus/cursor.h"
+#include "proxy/bus/durable.h"
 #include "proxy/bus/jetstream.h"
 #include "proxy/bus/publisher.h"
+#include "proxy/bus/unsupported.h"
 
 #define PULL_BATCH 256         /* messages of one request */
 #define PULL_BATCH_MAX 2048    /* … with a backlog; 4 relays × 2 of these stay below max_ack_pending */
@@ -35,7 +37,7 @@
 #define DELIVERIES_SOFT 32768  /* events being applied: from here on nothing more is asked for */
 #define DELIVERIES_HARD 262144 /* … and from here on what comes is left to be delivered again */
 
-enum consumer_state { CONSUMER_DOWN, CONSUMER_CREATING, CONSUMER_WAITING, CONSUMER_PULLING };
+enum consumer_state { CONSUMER_DOWN, CONSUMER_WAITING, CONSUMER_PULLING };
 
 /* A message whose events are being applied. */
 struct bus_message {
@@ -55,23 +57,19 @@ struct consumer {
     struct mailbox *mailbox;
     struct bus_sink sink;
     const struct publisher_spool *spool; /* or NULL */
-    const char *own_region;
     const struct config_peer *peer;
     uint32_t index; /* in config.bus.peers */
-    uint32_t ack_wait_ms;
-    char stream[NAME_MAX_LEN];
-    char durable[NAME_MAX_LEN];
+    struct durable durable;
+    struct cursor cursor;
+    struct unsupported unsupported;
     char key_subject[SUBJECT_MAX]; /* of the events that we understand */
     char rule_subject[SUBJECT_MAX];
 
     enum consumer_state state;
-    uint64_t request;       /* number of the last request of any kind */
+    uint64_t request;       /* number of the last pull request */
     uint64_t first_request; /* of this time of pulling: statuses of older ones are late */
-    uint64_t due_us;        /* creating: give up; waiting: try again; pulling: not before this time */
-    struct backoff backoff;
+    uint64_t due_us;        /* pulling: not before this time */
     struct backoff pull_backoff;
-    bool no_stream; /* nobody has created the peer's stream yet: nothing to miss */
-    char problem[256];
 
     uint32_t batch;
     uint32_t credit;
@@ -92,6 +90,7 @@ struct consumer {
 struct consumer_context {
     const struct config *config;
     struct transport *transport;
+    struct transport *own; /* of this region's NATS, for the cursor; NULL: there is none */
     struct log *log;
     struct metrics_shard *metrics;
     struct mailbox *mailbox;
@@ -117,7 +116,7 @@ void consumer_on_done(struct delivery *delivery, uint64_t wall_ms);
 /* Does what is due; returns when to call again (UINT64_MAX: not before something happens). */
 uint64_t consumer_step(struct consumer *consumer, uint64_t now_us);
 
-/* NULL while all is well, else what is the matter. A stream that does not exist yet is no problem. */
+/* NULL while events are received, else why they are not. A stream that does not exist yet is no problem. */
 const char *consumer_problem(const struct consumer *consumer);
 
 #endif

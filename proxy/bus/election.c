@@ -59,7 +59,7 @@ static void retry_later(struct election *e, uint64_t now_us)
 static void create(struct election *e, uint64_t now_us)
 {
     char subject[SUBJECT_MAX];
-    json_t *config = jetstream_roles_config(e->config->region, e->config->bus);
+    json_t *config = jetstream_bucket_config(e->stream, e->config->bus);
     char *body = config != NULL ? json_dumps(config, JSON_COMPACT) : NULL;
     jetstream_api(NULL, "STREAM.CREATE", e->stream, NULL, subject);
     enum err err = body == NULL ? ERR_NOMEM : ask(e, &(struct outgoing){.subject = subject, .data = span_str(body)});
@@ -167,7 +167,7 @@ static void on_written(struct election *e, enum err err, const struct answer *an
         e->own = e->is_resigning ? ELECTION_NO_SLOT : i;
         e->until_us = e->is_resigning ? 0 : e->written_us + e->lease_us;
         e->due_us = e->written_us + e->lease_us / 3;
-    } else if (answer->err_code == JETSTREAM_WRONG_SEQUENCE) { /* somebody was faster, or our own last write got there after all */
+    } else if (answer->err_code == JETSTREAM_WRONG_LAST_SEQUENCE) { /* somebody was faster, or our own last write got there after all */
         look(e, i, now_us);
     } else {
         on_refused(e, answer, now_us); /* a server that lost its disk has no bucket any more */
@@ -228,7 +228,7 @@ void election_on_answer(struct election *e, uint64_t number, const struct incomi
         on_written(e, err, &answer, now_us);
     } else {
         slot->looking = 0;
-        if (err == OK || answer.err_code == JETSTREAM_MESSAGE_NOT_FOUND) {
+        if (err == OK || answer.err_code == JETSTREAM_NO_MESSAGE) {
             on_looked(e, slot, &answer, now_us);
         } else if (is_gone(&answer) && e->state == ELECTION_TAKING_PART) {
             on_refused(e, &answer, now_us);

@@ -38,6 +38,11 @@ void jetstream_roles_name(const char *region, char out[static NAME_MAX_LEN])
     snprintf(out, NAME_MAX_LEN, "KV_ROLES_%s", region);
 }
 
+void jetstream_cursors_name(const char *region, char out[static NAME_MAX_LEN])
+{
+    snprintf(out, NAME_MAX_LEN, "KV_CURSOR_%s", region);
+}
+
 void jetstream_api(const char *domain, const char *verb, const char *stream, const char *consumer, char out[static SUBJECT_MAX])
 {
     snprintf(out, SUBJECT_MAX, "$JS.%s%sAPI.%s.%s%s%s", domain != NULL ? domain : "", domain != NULL ? "." : "", verb, stream,
@@ -52,35 +57,21 @@ json_t *jetstream_stream_config(const char *region, const struct config_bus *bus
     snprintf(subjects, sizeof subjects, "outrigger.inval.%s.>", region);
     /* discard old: a full stream drops what is oldest rather than refuse what is new, which would fail every writer of the
      * region. */
-    return json_pack("{s:s, s:[s], s:s, s:s, s:s, s:I, s:I, s:I, s:I, s:i}", "name", name, "subjects", subjects, "retention",
-                     "limits", "storage", "file", "discard", "old", "max_age", (json_int_t)bus->stream_max_age_s * NS_PER_S,
+    return json_pack("{s:s, s:[s], s:s, s:s, s:s, s:i, s:i, s:I, s:I, s:I, s:I, s:i}", "name", name, "subjects", subjects, "retention",
+                     "limits", "storage", "file", "discard", "old", "max_msgs", -1, "max_msgs_per_subject", -1, "max_age", (json_int_t)bus->stream_max_age_s * NS_PER_S,
                      "max_bytes", (json_int_t)bus->stream_max_bytes, "max_msg_size",
                      (json_int_t)(INVALIDATION_MESSAGE_MAX + MESSAGE_OVERHEAD), "duplicate_window",
                      (json_int_t)(DUPLICATES_S * NS_PER_S), "num_replicas", (int)bus->stream_replicas);
 }
 
 /* As every client library makes a bucket, so that their tools can show it. A full one refuses what is new rather than forget what is there. */
-static json_t *bucket_config(const char *name, const struct config_bus *bus)
+json_t *jetstream_bucket_config(const char *name, const struct config_bus *bus)
 {
     char subjects[SUBJECT_MAX];
     snprintf(subjects, sizeof subjects, "$KV.%s.>", name + sizeof "KV_" - 1);
     return json_pack("{s:s, s:[s], s:s, s:s, s:s, s:i, s:i, s:i, s:b, s:b, s:b, s:i}", "name", name, "subjects", subjects, "retention",
                      "limits", "storage", "file", "discard", "new", "max_msgs_per_subject", 1, "max_msgs", -1, "max_bytes", -1,
                      "allow_rollup_hdrs", 1, "deny_delete", 1, "allow_direct", 1, "num_replicas", (int)bus->stream_replicas);
-}
-
-json_t *jetstream_rules_config(const char *region, const struct config_bus *bus)
-{
-    char name[NAME_MAX_LEN];
-    jetstream_rules_name(region, name);
-    return bucket_config(name, bus);
-}
-
-json_t *jetstream_roles_config(const char *region, const struct config_bus *bus)
-{
-    char name[NAME_MAX_LEN];
-    jetstream_roles_name(region, name);
-    return bucket_config(name, bus);
 }
 
 char *jetstream_watch_body(const char *stream, const char *name, const char *deliver, uint64_t heartbeat_us)
@@ -113,7 +104,7 @@ json_t *jetstream_stream_merge(const json_t *existing, const json_t *wanted, boo
     return merged;
 }
 
-char *jetstream_consumer_body(const char *stream, const char *region, uint32_t ack_wait_ms)
+char *jetstream_consumer_body(const char *stream, const char *region, uint32_t ack_wait_ms, uint64_t start)
 {
     char name[NAME_MAX_LEN];
     jetstream_consumer_name(region, name);
@@ -121,6 +112,11 @@ char *jetstream_consumer_body(const char *stream, const char *region, uint32_t a
         json_pack("{s:s, s:{s:s, s:s, s:s, s:I, s:i, s:i, s:s}}", "stream_name", stream, "config", "durable_name", name,
                   "deliver_policy", "all", "ack_policy", "explicit", "ack_wait", (json_int_t)ack_wait_ms * NS_PER_MS,
                   "max_deliver", -1, "max_ack_pending", MAX_ACK_PENDING, "replay_policy", "instant");
+    if (body != NULL && start > 1) {
+        json_t *config = json_object_get(body, "config");
+        json_object_set_new(config, "deliver_policy", json_string("by_start_sequence"));
+        json_object_set_new(config, "opt_start_seq", json_integer((json_int_t)start));
+    }
     char *text = body == NULL ? NULL : json_dumps(body, JSON_COMPACT);
     json_decref(body);
     return text;
@@ -179,6 +175,21 @@ bool jetstream_was_stored(const struct answer *answer, const char *stream)
 {
     const char *by = json_string_value(json_object_get(answer->root, "stream"));
     return by != NULL && strcmp(by, stream) == 0 && json_is_integer(json_object_get(answer->root, "seq"));
+}
+
+bool jetstream_stream_info(const json_t *info, struct stream_info *out)
+{
+    const json_t *state = json_object_get(info, "state");
+    const char *created = json_string_value(json_object_get(info, "created"));
+    json_int_t first = json_integer_value(json_object_get(state, "first_seq"));
+    json_int_t last = json_integer_value(json_object_get(state, "last_seq"));
+    if (created == NULL || created[0] == '\0' || strlen(created) >= sizeof out->created || !json_is_object(state) || first < 0 || last < 0) {
+        return false;
+    }
+    snprintf(out->created, sizeof out->created, "%s", created);
+    out->first_seq = (uint64_t)first;
+    out->last_seq = (uint64_t)last;
+    return true;
 }
 
 /* $JS.ACK.<stream>.<consumer>.<deliveries>.<stream seq>.<consumer seq>.<time>.<pending>, or with <domain>.<account hash>. in front of <stream>

@@ -19,10 +19,10 @@
 /* err_code values that are told apart. */
 enum jetstream_error {
     JETSTREAM_CONSUMER_NOT_FOUND = 10014,
-    JETSTREAM_MESSAGE_NOT_FOUND = 10037,
+    JETSTREAM_NO_MESSAGE = 10037,
     JETSTREAM_STREAM_NAME_EXISTS = 10058,
     JETSTREAM_STREAM_NOT_FOUND = 10059,
-    JETSTREAM_WRONG_SEQUENCE = 10071, /* Nats-Expected-Last-Subject-Sequence was not true */
+    JETSTREAM_WRONG_LAST_SEQUENCE = 10071,
 };
 
 struct answer {
@@ -38,6 +38,7 @@ void jetstream_key_subject(const char *region, char out[static SUBJECT_MAX]);   
 void jetstream_rule_subject(const char *region, char out[static SUBJECT_MAX]);   /* outrigger.inval.<region>.rule */
 void jetstream_rules_name(const char *region, char out[static NAME_MAX_LEN]);    /* KV_RULES_<region>: the stream of the bucket */
 void jetstream_roles_name(const char *region, char out[static NAME_MAX_LEN]);    /* KV_ROLES_<region>, likewise */
+void jetstream_cursors_name(const char *region, char out[static NAME_MAX_LEN]);  /* KV_CURSOR_<region> */
 
 /* $JS.API.<verb>.<stream>[.<consumer>], or $JS.<domain>.API.… */
 void jetstream_api(const char *domain, const char *verb, const char *stream, const char *consumer, char out[static SUBJECT_MAX]);
@@ -48,8 +49,8 @@ json_t *jetstream_stream_config(const char *region, const struct config_bus *bus
 /* The config to update a stream with: what it has, with ours put in its place; *differs says whether that changes anything. */
 json_t *jetstream_stream_merge(const json_t *existing, const json_t *wanted, bool *differs);
 
-/* Request body: the durable consumer of `region` on a peer's stream. NULL without memory. */
-char *jetstream_consumer_body(const char *stream, const char *region, uint32_t ack_wait_ms);
+/* Request body: the durable consumer of `region` on a peer's stream, from message `start` on (0, 1: from the first there is). NULL without memory. */
+char *jetstream_consumer_body(const char *stream, const char *region, uint32_t ack_wait_ms, uint64_t start);
 
 /* Parses an answer (or a status in its place). The caller lets go of it with answer_clear(), whatever the result. */
 enum err jetstream_answer(const struct incoming *message, struct answer *out);
@@ -57,9 +58,17 @@ void answer_clear(struct answer *answer);
 /* Whether a publication's answer says that `stream` has it. */
 bool jetstream_was_stored(const struct answer *answer, const char *stream);
 
-/* What the stream of the bucket of rules, or of roles, must be like. NULL without memory. */
-json_t *jetstream_rules_config(const char *region, const struct config_bus *bus);
-json_t *jetstream_roles_config(const char *region, const struct config_bus *bus);
+/* What STREAM.INFO, STREAM.CREATE and STREAM.UPDATE say of a stream. */
+#define CREATED_SIZE 48
+struct stream_info {
+    char created[CREATED_SIZE]; /* when; another time is another stream */
+    uint64_t first_seq;
+    uint64_t last_seq;
+};
+bool jetstream_stream_info(const json_t *info, struct stream_info *out);
+
+/* What the stream KV_<name> of a bucket of this region must be like. NULL without memory. */
+json_t *jetstream_bucket_config(const char *stream, const struct config_bus *bus);
 /* Request body: a consumer that pushes all there is (a bucket keeps the newest of each subject) to `deliver`, and then whatever is new. */
 char *jetstream_watch_body(const char *stream, const char *name, const char *deliver, uint64_t heartbeat_us);
 

@@ -23,6 +23,7 @@ void keeper_init(struct keeper *k, const struct config *config, struct transport
 static void retry_later(struct keeper *k, uint64_t now_us)
 {
     k->state = KEEPER_WAITING;
+    k->is_kept = false;
     k->due_us = now_us + backoff_next_us(&k->backoff);
 }
 
@@ -45,10 +46,14 @@ static void ask(struct keeper *k, enum keeper_state state, const char *verb, jso
     }
     k->state = state;
     k->due_us = now_us + ANSWER_WAIT_US;
+    if (k->ring != NULL) {
+        ring_on_asked(k->ring, now_us);
+    }
 }
 
 void keeper_on_up(struct keeper *k, uint64_t now_us)
 {
+    k->is_kept = false;
     backoff_reset(&k->backoff);
     ask(k, KEEPER_ASKED, "STREAM.INFO", NULL, now_us);
 }
@@ -56,6 +61,7 @@ void keeper_on_up(struct keeper *k, uint64_t now_us)
 void keeper_on_down(struct keeper *k)
 {
     k->state = KEEPER_DOWN;
+    k->is_kept = false;
     k->due_us = UINT64_MAX;
     k->problem[0] = '\0';
 }
@@ -63,16 +69,20 @@ void keeper_on_down(struct keeper *k)
 void keeper_check(struct keeper *k, uint64_t now_us)
 {
     if (k->state == KEEPER_KEPT) {
+        k->is_kept = false;
         snprintf(k->problem, sizeof k->problem, "missing");
         ask(k, KEEPER_ASKED, "STREAM.INFO", NULL, now_us);
     }
 }
 
-static void kept(struct keeper *k, const char *how)
+static void kept(struct keeper *k, const char *how, uint64_t now_us)
 {
-    log_info(k->log, "bus: stream %s of this region (%s) %s", k->stream, k->region, how);
+    if (!k->is_kept) {
+        log_info(k->log, "bus: stream %s of this region (%s) %s", k->stream, k->region, how);
+    }
     k->state = KEEPER_KEPT;
-    k->due_us = UINT64_MAX;
+    k->is_kept = true;
+    k->due_us = now_us + KEEPER_CHECK_US;
     k->problem[0] = '\0';
     backoff_reset(&k->backoff);
 }
@@ -85,9 +95,17 @@ static void create(struct keeper *k, uint64_t now_us)
         retry_later(k, now_us);
         return;
     }
+    k->is_kept = false;
     snprintf(k->problem, sizeof k->problem, "missing");
     ask(k, KEEPER_CREATING, "STREAM.CREATE", wanted, now_us);
     json_decref(wanted);
+}
+
+static void refuse(struct keeper *k, const char *why, uint64_t now_us)
+{
+    snprintf(k->problem, sizeof k->problem, "drops invalidations, and can not be changed (%s): %s; change it, or let this account do so", why, k->drops);
+    log_error(k->log, "bus: stream %s of this region (%s) %s", k->stream, k->region, k->problem);
+    retry_later(k, now_us);
 }
 
 static void compare(struct keeper *k, const json_t *info, uint64_t now_us)
@@ -95,6 +113,8 @@ static void compare(struct keeper *k, const json_t *info, uint64_t now_us)
     json_t *wanted = jetstream_stream_config(k->region, k->config);
     const json_t *existing = json_object_get(info, "config");
     bool differs = true;
+    k->drops[0] = '\0';
+    bool drops = settings_stream_drops(existing, k->config, k->drops);
     json_t *merged = wanted != NULL && json_is_object(existing) ? jetstream_stream_merge(existing, wanted, &differs) : NULL;
     json_decref(wanted);
     if (merged == NULL) {
@@ -102,20 +122,27 @@ static void compare(struct keeper *k, const json_t *info, uint64_t now_us)
         retry_later(k, now_us);
     } else if (differs) {
         ask(k, KEEPER_UPDATING, "STREAM.UPDATE", merged, now_us);
+    } else if (drops) {
+        refuse(k, "by an update", now_us);
     } else {
-        kept(k, "is there");
+        kept(k, "is there", now_us);
     }
     json_decref(merged);
 }
 
-/* The stream is there with other settings, which can not be changed. It works nevertheless: whether a publication reaches it
- * shows in the acknowledgement. */
-static void keep_as_it_is(struct keeper *k, const struct answer *answer)
+/* The stream is there with other settings, which can not be changed. Unless they drop events it works nevertheless: whether a publication
+ * reaches it shows in the acknowledgement. */
+static void on_unchangeable(struct keeper *k, const char *why, uint64_t now_us)
 {
-    log_error(k->log,
-              "bus: stream %s of this region (%s) has other settings than configured, and they can not be changed: %s (%d)",
-              k->stream, k->region, answer->text, answer->err_code);
-    kept(k, "is used as it is");
+    if (k->drops[0] != '\0') {
+        refuse(k, why, now_us);
+        return;
+    }
+    if (!k->is_kept) {
+        log_error(k->log, "bus: stream %s of this region (%s) has other settings than configured, and they can not be changed: %s", k->stream,
+                  k->region, why);
+    }
+    kept(k, "is used as it is", now_us);
 }
 
 static void on_refusal(struct keeper *k, const struct answer *answer, uint64_t now_us)
@@ -125,7 +152,7 @@ static void on_refusal(struct keeper *k, const struct answer *answer, uint64_t n
         return;
     }
     if (k->state == KEEPER_UPDATING && answer->code != STATUS_NO_RESPONDERS && answer->err_code != 0) {
-        keep_as_it_is(k, answer);
+        on_unchangeable(k, answer->text, now_us);
         return;
     }
     if (k->state == KEEPER_CREATING && answer->err_code == JETSTREAM_STREAM_NAME_EXISTS) {
@@ -145,15 +172,34 @@ void keeper_on_answer(struct keeper *k, uint64_t request, const struct incoming 
         return;
     }
     struct answer answer;
+    struct stream_info info;
     enum err err = jetstream_answer(message, &answer);
+    if (err == OK && k->ring != NULL && jetstream_stream_info(answer.root, &info)) {
+        ring_on_info(k->ring, &info, now_us);
+    }
     if (err != OK) {
         on_refusal(k, &answer, now_us);
     } else if (k->state == KEEPER_ASKED) {
         compare(k, answer.root, now_us);
+    } else if (k->state == KEEPER_UPDATING && settings_stream_drops(json_object_get(answer.root, "config"), k->config, k->drops)) {
+        refuse(k, "the server left it as it was", now_us);
     } else {
-        kept(k, k->state == KEEPER_CREATING ? "was created" : "was given the configured settings");
+        kept(k, k->state == KEEPER_CREATING ? "was created" : "was given the configured settings", now_us);
     }
     answer_clear(&answer);
+}
+
+/* What an account may not ask is not answered either. */
+static void on_silence(struct keeper *k, uint64_t now_us)
+{
+    if (k->state == KEEPER_UPDATING) {
+        on_unchangeable(k, "STREAM.UPDATE is not answered; perhaps this account may not ask for it", now_us);
+        return;
+    }
+    snprintf(k->problem, sizeof k->problem, "is not known: JetStream does not answer to %s; perhaps this account may not ask for it",
+             k->state == KEEPER_ASKED ? "STREAM.INFO" : "STREAM.CREATE");
+    log_warn(k->log, "bus: stream %s of this region (%s) %s; trying again", k->stream, k->region, k->problem);
+    retry_later(k, now_us);
 }
 
 uint64_t keeper_step(struct keeper *k, uint64_t now_us)
@@ -161,19 +207,17 @@ uint64_t keeper_step(struct keeper *k, uint64_t now_us)
     if (k->due_us > now_us) {
         return k->due_us;
     }
-    if (k->state == KEEPER_WAITING) {
+    if (k->state == KEEPER_WAITING || k->state == KEEPER_KEPT) {
         ask(k, KEEPER_ASKED, "STREAM.INFO", NULL, now_us);
     } else {
-        snprintf(k->problem, sizeof k->problem, "JetStream does not answer");
-        log_warn(k->log, "bus: stream %s of this region (%s): JetStream does not answer; trying again", k->stream, k->region);
-        retry_later(k, now_us);
+        on_silence(k, now_us);
     }
     return k->due_us;
 }
 
 const char *keeper_problem(const struct keeper *k)
 {
-    if (k->state == KEEPER_KEPT) {
+    if (k->is_kept) {
         return NULL;
     }
     return k->problem[0] != '\0' ? k->problem : "being checked";

@@ -3,6 +3,9 @@
  * Threads: the bus's thread.
  * Fails:   never for good: it tries again, and keeper_problem() says what is in the way.
  *
+ * It looks again every KEEPER_CHECK: settings that somebody changes are put right, and the ring hears whether the stream still has what it had
+ * acknowledged. Settings that drop events and can not be changed are a problem that is reported; what is published may still get through.
+ *
  *   down ──on_up──▶ asked ──"not found"──▶ creating ──┐
  *    ▲                │ └──settings differ──▶ updating ┤
  *    └──on_down── any └──────── as it should be ───────┴──▶ kept      waiting ──retry──▶ asked
@@ -14,6 +17,10 @@
 #include "common/log.h"
 #include "proxy/bus/backoff.h"
 #include "proxy/bus/jetstream.h"
+#include "proxy/bus/ring.h"
+#include "proxy/bus/settings.h"
+
+#define KEEPER_CHECK_US 15000000ULL
 
 enum keeper_state { KEEPER_DOWN, KEEPER_ASKED, KEEPER_CREATING, KEEPER_UPDATING, KEEPER_WAITING, KEEPER_KEPT };
 
@@ -27,7 +34,10 @@ struct keeper {
     uint64_t request; /* number of the request under way; answers to others are late */
     uint64_t due_us;  /* of the next step: an answer is given up, or the next try */
     struct backoff backoff;
-    char problem[256]; /* "" while there is none */
+    bool is_kept;              /* it was as it should be when it was last looked at */
+    char drops[SETTINGS_TEXT]; /* by which settings the stream that is being updated drops events; "": none */
+    char problem[512];         /* "" while there is none */
+    struct ring *ring;         /* or NULL: is told what the stream has */
 };
 
 void keeper_init(struct keeper *keeper, const struct config *config, struct transport *transport, struct log *log, uint64_t seed);

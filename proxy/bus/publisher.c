@@ -263,6 +263,20 @@ static bool was_stored(struct publisher *p, const struct answer *answer)
     return false;
 }
 
+/* It may yet be lost. */
+static void keep(struct publisher *p, struct batch *b, const struct answer *answer, uint64_t now_us)
+{
+    char msg_id[MSG_ID_SIZE];
+    if (p->ring == NULL) {
+        return;
+    }
+    publisher_message_id(p->id, b->number, msg_id);
+    struct ring_message message = {
+        .subject = b->is_rules ? p->rule_subject : p->key_subject, .msg_id = msg_id, .data = b->data, .len = b->len};
+    ring_add(p->ring, (uint64_t)json_integer_value(json_object_get(answer->root, "seq")), &message, now_us);
+    b->data = NULL;
+}
+
 void publisher_on_answer(struct publisher *p, uint64_t number, const struct incoming *message, uint64_t now_us)
 {
     struct batch *b = &p->batches[number % PUBLISH_WINDOW];
@@ -273,7 +287,11 @@ void publisher_on_answer(struct publisher *p, uint64_t number, const struct inco
     enum err err = jetstream_answer(message, &answer);
     switch (err) {
     case OK:
-        finish_batch(p, b, was_stored(p, &answer) ? OK : ERR_BUS, now_us);
+        err = was_stored(p, &answer) ? OK : ERR_BUS;
+        if (err == OK) {
+            keep(p, b, &answer, now_us);
+        }
+        finish_batch(p, b, err, now_us);
         break;
     case ERR_BUS:
         log_error(p->log, "bus: stream %s refused an invalidation: %s (%d)", p->stream, answer.text, answer.err_code);

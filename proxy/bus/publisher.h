@@ -21,6 +21,7 @@
 #include "proxy/bus/backoff.h"
 #include "proxy/bus/bus.h"
 #include "proxy/bus/jetstream.h"
+#include "proxy/bus/ring.h"
 
 #define PUBLISH_WINDOW 8
 #define PUBLISH_EVENTS_MAX 512 /* in one message */
@@ -64,6 +65,7 @@ struct publisher {
     uint64_t next_number;
     struct batch batches[PUBLISH_WINDOW]; /* batch `number` is at number % PUBLISH_WINDOW */
     const struct publisher_spool *spool; /* or NULL */
+    struct ring *ring;                   /* or NULL: where acknowledged messages go */
 };
 
 /* `id` is random. */

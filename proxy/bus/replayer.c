@@ -48,6 +48,11 @@ static void name_message(struct replayer *r)
     snprintf(r->msg_id, sizeof r->msg_id, "spool-%016" PRIx64 "%016" PRIx64, hash.high64, hash.low64);
 }
 
+static const char *subject_of(const struct replayer *r)
+{
+    return r->replay->events[0].is_pattern ? r->rule_subject : r->key_subject;
+}
+
 void replayer_take(struct replayer *r, struct replay *replay, uint64_t now_us)
 {
     const struct invalidation *events[PUBLISH_EVENTS_MAX];
@@ -86,8 +91,7 @@ uint64_t replayer_step(struct replayer *r, uint64_t now_us)
     if (r->due_us <= now_us) {
         char reply[SUBJECT_MAX];
         snprintf(reply, sizeof reply, "%s.r.%" PRIu64, r->transport->inbox, r->number);
-        const char *subject = r->replay->events[0].is_pattern ? r->rule_subject : r->key_subject;
-        struct outgoing out = {.subject = subject, .reply = reply, .msg_id = r->msg_id, .data = span_of(r->data, r->len)};
+        struct outgoing out = {.subject = subject_of(r), .reply = reply, .msg_id = r->msg_id, .data = span_of(r->data, r->len)};
         enum err err = r->transport->ops->send(r->transport, &out);
         r->sent_us = now_us;
         r->due_us = now_us + (err == OK ? SILENCE_US : backoff_next_us(&r->backoff));
@@ -103,6 +107,11 @@ void replayer_on_answer(struct replayer *r, uint64_t number, const struct incomi
     struct answer answer;
     enum err err = jetstream_answer(message, &answer);
     if (err == OK && jetstream_was_stored(&answer, r->stream)) {
+        if (r->ring != NULL) { /* it may yet be lost */
+            struct ring_message kept = {.subject = subject_of(r), .msg_id = r->msg_id, .data = r->data, .len = r->len};
+            ring_add(r->ring, (uint64_t)json_integer_value(json_object_get(answer.root, "seq")), &kept, now_us);
+            r->data = NULL;
+        }
         finish(r);
     } else {
         log_warn(r->log, "bus: stream %s has not taken invalidations of the spool: %s; trying again", r->stream,

@@ -41,6 +41,7 @@ struct replayer {
     char stream[NAME_MAX_LEN];
     bool is_up;
     struct replay *replay; /* or NULL */
+    struct ring *ring;     /* or NULL: where acknowledged messages go */
     char *data;
     size_t len;
     char msg_id[MSG_ID_SIZE];

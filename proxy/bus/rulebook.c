@@ -209,7 +209,7 @@ static void ask(struct rulebook *b, enum rulebook_state state, const char *verb,
 
 static void create(struct rulebook *b, uint64_t now_us)
 {
-    json_t *config = jetstream_rules_config(b->config->region, b->config->bus);
+    json_t *config = jetstream_bucket_config(b->stream, b->config->bus);
     char *body = config != NULL ? json_dumps(config, JSON_COMPACT) : NULL;
     ask(b, RULEBOOK_CREATING, "STREAM.CREATE", NULL, body, now_us);
     free(body);

@@ -375,6 +375,9 @@ static void deliver_delivery(struct mail *mail, void *owner)
     struct invalidation event = request->delivery->event;
     bool is_own = request->delivery->peer == PEER_NONE; /* from the spool: this region's record may not have it */
     const char *region = is_own ? rules->config->region : rules->config->bus->peers[request->delivery->peer].region;
+    if (event.version == 0) { /* the bus has lost events: what is stored by now may be older than one of them */
+        event.version = version_now(rules);
+    }
     struct rule *rule = rule_table_find(&rules->table, span_of(event.key, event.key_len));
     if (!is_own && rule != NULL && rule->event.version >= event.version) { /* delivered again, or late: what it says holds already */
         request->record.event = event;

@@ -9,6 +9,12 @@
 #define WALL 1795464000000ULL
 #define REPLY "$JS.ACK.INVAL_east.to_west.1.7.7.1795464000000000000.0"
 #define CREATED "{\"type\":\"io.nats.jetstream.api.v1.consumer_create_response\",\"name\":\"to_west\"}"
+#define NO_CONSUMER "{\"error\":{\"code\":404,\"err_code\":10014,\"description\":\"consumer not found\"}}"
+#define THERE                                                                                                                              \
+    "{\"config\":{\"durable_name\":\"to_west\",\"deliver_policy\":\"all\",\"ack_policy\":\"explicit\",\"ack_wait\":10000000000,\"max_deliver\":-1,"    \
+    "\"max_ack_pending\":20000,\"replay_policy\":\"instant\",\"num_replicas\":0}}"
+#define INFO "$JS.API.CONSUMER.INFO.INVAL_east.to_west"
+#define CREATE "$JS.API.CONSUMER.DURABLE.CREATE.INVAL_east.to_west"
 #define NO_STREAM "{\"error\":{\"code\":404,\"err_code\":10059,\"description\":\"stream not found\"}}"
 #define RAW(events) "{\"format\":1,\"region\":\"east\",\"events\":[" events "]}"
 
@@ -73,7 +79,7 @@ static void message(const char *subject, const char *reply, const char *data, ui
 static void start(uint64_t now_us)
 {
     consumer_on_up(&consumer, now_us);
-    answer(CREATED, now_us);
+    answer(THERE, now_us);
     consumer_step(&consumer, now_us);
 }
 
@@ -92,7 +98,9 @@ START_TEST(creates_and_pulls)
 {
     ck_assert_uint_eq(consumer_step(&consumer, T0), UINT64_MAX);
     consumer_on_up(&consumer, T0);
-    ck_assert_str_eq(fake_last(fake)->subject, "$JS.API.CONSUMER.DURABLE.CREATE.INVAL_east.to_west");
+    ck_assert_str_eq(fake_last(fake)->subject, INFO);
+    answer(NO_CONSUMER, T0);
+    ck_assert_str_eq(fake_last(fake)->subject, CREATE);
     ck_assert_str_eq(
         fake_last(fake)->data,
         "{\"stream_name\":\"INVAL_east\",\"config\":{\"durable_name\":\"to_west\",\"deliver_policy\":\"all\",\"ack_policy\":"
@@ -101,18 +109,18 @@ START_TEST(creates_and_pulls)
     answer(CREATED, T0);
     ck_assert_ptr_null(consumer_problem(&consumer));
     consumer_step(&consumer, T0);
-    ck_assert_uint_eq(fake->count, 3); /* two are outstanding */
-    ck_assert_str_eq(fake->sent[1].subject, "$JS.API.CONSUMER.MSG.NEXT.INVAL_east.to_west");
-    ck_assert_str_eq(fake->sent[1].data,
+    ck_assert_uint_eq(fake->count, 4); /* two are outstanding */
+    ck_assert_str_eq(fake->sent[2].subject, "$JS.API.CONSUMER.MSG.NEXT.INVAL_east.to_west");
+    ck_assert_str_eq(fake->sent[2].data,
                      "{\"batch\":256,\"max_bytes\":4194304,\"expires\":5000000000,\"idle_heartbeat\":1250000000}");
-    ck_assert_str_ne(fake->sent[1].reply, fake->sent[2].reply);
+    ck_assert_str_ne(fake->sent[2].reply, fake->sent[3].reply);
     consumer_step(&consumer, T0 + S);
-    ck_assert_uint_eq(fake->count, 3);
+    ck_assert_uint_eq(fake->count, 4);
     struct consumer_context context = {.config = &fake_config, .transport = &fake->transport};
     struct consumer south;
     consumer_init(&south, &context, 1);
     consumer_on_up(&south, T0);
-    ck_assert_str_eq(fake_last(fake)->subject, "$JS.south.API.CONSUMER.DURABLE.CREATE.INVAL_south.to_west");
+    ck_assert_str_eq(fake_last(fake)->subject, "$JS.south.API.CONSUMER.INFO.INVAL_south.to_west");
 }
 END_TEST
 
@@ -266,6 +274,59 @@ START_TEST(newer_is_kept_for_later)
 }
 END_TEST
 
+START_TEST(too_many_of_a_newer_format_are_covered_by_a_rule)
+{
+    start(T0);
+    fake_clear(fake);
+    for (uint32_t i = 0; i < UNSUPPORTED_HELD_MAX + 3; i++) {
+        message("outrigger.inval.east.key", REPLY, "{\"format\":2}", T0);
+    }
+    ck_assert_uint_eq(fake->count, UNSUPPORTED_HELD_MAX);
+    consumer_step(&consumer, T0);
+    ck_assert_uint_eq(delivered, 1); /* one for all */
+    ck_assert(deliveries[0]->event.is_pattern && deliveries[0]->event.version == 0 && deliveries[0]->event.key[0] == '*');
+    message("outrigger.inval.east.key", REPLY, "{\"format\":2}", T0); /* behind it */
+    consumer_step(&consumer, T0);
+    ck_assert_uint_eq(delivered, 1);
+    fake_clear(fake);
+    delivery_done(deliveries[0], OK);
+    mailbox_drain(&box, NULL);
+    ck_assert_uint_eq(fake->count, 3);
+    ck_assert_str_eq(fake->sent[2].data, "+ACK");
+    ck_assert_uint_eq(counted(METRIC_BUS_GAPS), 1);
+    consumer_step(&consumer, consumer.unsupported.due_us);
+    ck_assert_uint_eq(delivered, 2);
+    fake_clear(fake);
+    delivery_done(deliveries[1], ERR_UNAVAILABLE);
+    mailbox_drain(&box, NULL);
+    ck_assert_str_eq(fake->sent[0].data, "-NAK {\"delay\": 1000000000}"); /* not lost */
+    message("outrigger.inval.east.key", REPLY, "{\"format\":2}", T0 + 61 * S); /* a window later there is room again */
+    ck_assert_str_eq(fake_last(fake)->data, "-NAK {\"delay\": 60000000000}");
+    ck_assert_uint_eq(consumer.unsupported.count, 0);
+}
+END_TEST
+
+START_TEST(settings_that_drop_events_are_refused)
+{
+    consumer_on_up(&consumer, T0);
+    answer("{\"config\":{\"deliver_policy\":\"by_start_sequence\",\"opt_start_seq\":7,\"ack_policy\":\"explicit\",\"max_deliver\":3,\"description\":\"ours\"}}",
+           T0);
+    ck_assert_str_eq(fake_last(fake)->subject, CREATE);
+    ck_assert_ptr_nonnull(strstr(fake_last(fake)->data, "\"max_deliver\":-1"));
+    ck_assert_ptr_nonnull(strstr(fake_last(fake)->data, "\"opt_start_seq\":7")); /* where it began can not be changed */
+    ck_assert_ptr_nonnull(strstr(fake_last(fake)->data, "\"description\":\"ours\""));
+    answer("{\"error\":{\"code\":500,\"err_code\":10012,\"description\":\"no\"}}", T0);
+    ck_assert_ptr_nonnull(strstr(consumer_problem(&consumer), "drops events, and can not be changed (no): max_deliver is 3"));
+    ck_assert_uint_eq(consumer.state, CONSUMER_WAITING);
+    consumer_step(&consumer, consumer.durable.due_us);
+    answer("{\"config\":{\"deliver_policy\":\"all\",\"ack_policy\":\"explicit\",\"max_deliver\":-1,\"ack_wait\":1}}", T0);
+    ck_assert_str_eq(fake_last(fake)->subject, CREATE);
+    answer("{\"error\":{\"code\":500,\"err_code\":10012,\"description\":\"no\"}}", T0);
+    ck_assert_ptr_null(consumer_problem(&consumer)); /* only different: used as it is */
+    ck_assert_uint_eq(consumer.state, CONSUMER_PULLING);
+}
+END_TEST
+
 START_TEST(strangers_are_not_answered)
 {
     static const char *const replies[] = {"",
@@ -405,8 +466,8 @@ START_TEST(nobody_there_starts_over)
     ck_assert_uint_eq(fake->count, sent);
     consumer_step(&consumer, next_us);
     ck_assert_uint_eq(fake->count, sent + 1);
-    ck_assert_str_eq(fake_last(fake)->subject, "$JS.API.CONSUMER.DURABLE.CREATE.INVAL_east.to_west");
-    answer(CREATED, next_us);
+    ck_assert_str_eq(fake_last(fake)->subject, INFO);
+    answer(THERE, next_us);
     consumer_step(&consumer, next_us);
     ck_assert_ptr_null(consumer_problem(&consumer));
     status(&request, fake_status(503, ""), next_us); /* late */
@@ -441,7 +502,7 @@ START_TEST(a_stream_that_is_not_there_yet)
     uint64_t next_us = consumer_step(&consumer, now_us);
     ck_assert_uint_eq(next_us, now_us + 5 * S); /* for the answer */
     consumer_step(&consumer, next_us);
-    ck_assert_str_eq(consumer_problem(&consumer), "JetStream does not answer");
+    ck_assert_ptr_nonnull(strstr(consumer_problem(&consumer), "JetStream does not answer to CONSUMER.INFO"));
 }
 END_TEST
 
@@ -463,7 +524,7 @@ START_TEST(missed_heartbeats_ask_again)
     ck_assert_uint_eq(consumer.credit, 512);
     consumer_step(&consumer, heard_us + 10 * S);
     ck_assert_uint_eq(fake->count, sent + 3);
-    ck_assert_str_eq(fake_last(fake)->subject, "$JS.API.CONSUMER.DURABLE.CREATE.INVAL_east.to_west");
+    ck_assert_str_eq(fake_last(fake)->subject, INFO);
 }
 END_TEST
 
@@ -516,11 +577,11 @@ START_TEST(down_forgets_and_up_starts_over)
     ck_assert_uint_eq(consumer_step(&consumer, T0 + 1000 * S), UINT64_MAX);
     consumer_on_up(&consumer, T0 + 1000 * S);
     ck_assert_uint_eq(fake->count, sent + 1);
-    answer(CREATED, T0 + 1000 * S);
+    answer(THERE, T0 + 1000 * S);
     consumer_step(&consumer, T0 + 1000 * S);
     ck_assert_uint_eq(fake->count, sent + 3);
     consumer_on_up(&consumer, T0 + 1001 * S); /* lost and made again between two looks */
-    answer(CREATED, T0 + 1001 * S);
+    answer(THERE, T0 + 1001 * S);
     consumer_step(&consumer, T0 + 1001 * S);
     ck_assert_uint_eq(fake->count, sent + 6);
     ck_assert_uint_eq(consumer.credit, 512);
@@ -538,7 +599,7 @@ START_TEST(a_full_link_is_no_loss)
     ck_assert_uint_eq(consumer.state, CONSUMER_WAITING);
     fake->answer = OK;
     consumer_step(&consumer, T0 + S);
-    answer(CREATED, T0 + S);
+    answer(THERE, T0 + S);
     fake->answer = ERR_OVERLOAD;
     uint64_t next_us = consumer_step(&consumer, T0 + S);
     ck_assert_uint_gt(next_us, T0 + S);
@@ -575,6 +636,8 @@ int main(void)
     tcase_add_test(tc, gives_back_what_failed);
     tcase_add_test(tc, malformed_is_terminated);
     tcase_add_test(tc, newer_is_kept_for_later);
+    tcase_add_test(tc, too_many_of_a_newer_format_are_covered_by_a_rule);
+    tcase_add_test(tc, settings_that_drop_events_are_refused);
     tcase_add_test(tc, strangers_are_not_answered);
     tcase_add_test(tc, asks_for_more_in_time);
     tcase_add_test(tc, expiry_is_normal);

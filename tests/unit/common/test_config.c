@@ -120,6 +120,7 @@ START_TEST(defaults_of_sections)
     ck_assert_uint_eq(c->bus->relays, 2);
     ck_assert_ptr_null(c->bus->access.tls);
     ck_assert_uint_eq(c->bus->ack_wait_ms, 10000);
+    ck_assert_uint_eq(c->bus->resend_window_ms, 180000);
     ck_assert_ptr_null(c->bus->access.credentials_file);
     ck_assert(c->has_admin);
     ck_assert_str_eq(c->admin.text, "127.0.0.1:9411");
@@ -349,6 +350,7 @@ START_TEST(every_option_of_database_and_bus)
                                  "  stream_max_bytes: 1MiB\n"
                                  "  stream_replicas: 3\n"
                                  "  ack_wait: 1s\n"
+                                 "  resend_window: 0s\n"
                                  "  credentials_file: /dev/null\n");
     ck_assert_str_eq(c->database->primary->path, "/run/mysqld.sock");
     ck_assert_str_eq(c->database->schema, "my-shop");
@@ -389,6 +391,7 @@ START_TEST(every_option_of_database_and_bus)
     ck_assert_uint_eq(c->bus->stream_max_bytes, 1 << 20);
     ck_assert_uint_eq(c->bus->stream_replicas, 3);
     ck_assert_uint_eq(c->bus->ack_wait_ms, 1000);
+    ck_assert_uint_eq(c->bus->resend_window_ms, 0);
     ck_assert_str_eq(c->bus->access.credentials_file, "/dev/null");
     config_destroy(&c);
 }
@@ -820,7 +823,7 @@ START_TEST(the_real_file_shows_the_defaults)
     SAME(namespaces[1].lease_ttl_s), SAME(namespaces[1].tombstone_ttl_s);
     SAME(database->threads), SAME(database->write_threads), SAME(namespaces[1].source->kind), SAME(database->queue), SAME(database->connect_timeout_ms), SAME(database->timeout_ms);
     SAME(bus->publish_timeout_ms), SAME(bus->max_pending), SAME(bus->stream_max_age_s), SAME(bus->stream_max_bytes);
-    SAME(bus->stream_replicas), SAME(bus->ack_wait_ms), SAME(has_admin), SAME(admin_public), SAME(log_level), SAME(max_clock_skew_ms);
+    SAME(bus->stream_replicas), SAME(bus->ack_wait_ms), SAME(bus->resend_window_ms), SAME(has_admin), SAME(admin_public), SAME(log_level), SAME(max_clock_skew_ms);
     SAME(sidecar_id);
 #undef SAME
     ck_assert_str_eq(file->listen[0].address.text, plain->listen[0].address.text);
