@@ -33,8 +33,7 @@ static bool gets_version(const struct request *request, enum meta_command comman
     }
 }
 
-/* The node did not do it. A delete is one all the same, if it can be kept until the node does. */
-static void failed(struct operation *op, enum err err)
+void aside_fail(struct operation *op, enum err err)
 {
     bool is_delete = op->request.op == OP_DELETE && !op->request.has_value; /* not of a value that was too large */
     if (!is_delete) {
@@ -125,7 +124,7 @@ void aside_submit(struct operation *op)
     op->call.on_reply = on_reply;
     enum err err = node_submit(node, &meta, op->value, op->value_chunk, &op->call);
     if (unlikely(err != OK)) {
-        failed(op, err);
+        aside_fail(op, err);
     }
 }
 
@@ -232,7 +231,7 @@ static void on_reply(struct node_call *call, enum err err, const struct meta_rep
 {
     struct operation *op = container_of(call, struct operation, call);
     if (unlikely(err != OK)) {
-        failed(op, err);
+        aside_fail(op, err);
         return;
     }
     if (unlikely(op->cache->rules != NULL) && is_hidden(op, reply)) {

@@ -11,4 +11,7 @@ void aside_start(struct operation *op);
 /* The command itself, whatever rules there are. */
 void aside_submit(struct operation *op);
 
+/* The node did not do it, or not what had to be done before it. A delete is kept until the node does, where it can be. */
+void aside_fail(struct operation *op, enum err err);
+
 #endif

@@ -17,7 +17,7 @@ static void fail(struct operation *op, enum err err)
 {
     free(op->journey);
     op->journey = NULL;
-    operation_fail_node(op, err);
+    aside_fail(op, err);
 }
 
 static void go_on(struct operation *op)

@@ -91,7 +91,7 @@ def says(sidecar, *texts) -> None:
 
 
 @pytest.mark.parametrize("change, text", [
-    ({"discard": "new", "max_bytes": 1 << 31}, 'discard is "new"'),
+    ({"discard": "new", "max_bytes": 1 << 30}, 'discard is "new"'),
     ({"retention": "interest"}, 'retention is "interest"'),
     ({"max_msgs": 1000}, "max_msgs is 1000"),
     ({"max_msgs_per_subject": 1}, "max_msgs_per_subject is 1"),

@@ -288,28 +288,3 @@ def test_own_nats_loses_its_store(east, west):
     delete(east, "own:2")
     until(lambda: get(west, "own:2") is None, "events to be applied as ever")
     assert growth.of(GAPS, peer="east") == 1
-
-
-# ---- messages that are not understood
-
-def test_a_flood_of_messages_of_a_newer_version(east, west):
-    """They are more than a consumer hands out without an acknowledgement: what is understood still comes through. Those that there is no room for are
-    covered by a rule, and gone; the others are kept for a newer sidecar."""
-    fill(west, "flood:1")
-    growth = Growth(west.outrigger)
-    message = ("outrigger.inval.east.later", b"{}")
-    for _ in range(22):
-        raw_nats.publish(east.nats.port, *[message] * 1000)
-    fill(west, "flood:2")
-    delete(east, "flood:2")
-    until(lambda: get(west, "flood:2") is None, "the event behind the flood to be applied", 60)
-    growth.reaches(1, GAPS, peer="east")
-    until(lambda: get(west, "flood:1") is None, "all to be invalidated")
-    until(lambda: growth.of("outrigger_bus_malformed_total", peer="east") >= 22000, "all to be looked at", 60)
-
-    def pending() -> int:
-        return raw_nats.request(east.nats.port, "$JS.API.CONSUMER.INFO.INVAL_east.to_west")["num_ack_pending"]
-    until(lambda: pending() <= 1600, "what is covered to be acknowledged", 60)
-    assert pending() > 0
-    fill(west, "flood:3")
-    assert get(west, "flood:3") == b"1"
