@@ -158,7 +158,7 @@ def test_who_sweeps_hands_over_too(west):
     for sidecar in west.outriggers:
         sidecar.start()
     until(lambda: entry(west, 0, "sweeper") not in ("", before), "one sweeping")
-    assert sum(log_of(s).count(sweeps) for s in west.outriggers) == sum(counts) + 1
+    until(lambda: sum(log_of(s).count(sweeps) for s in west.outriggers) == sum(counts) + 1, "it saying so")
 
 
 def test_own_nats_away(east, west):
