@@ -16,7 +16,9 @@
  */
 
 #define REMIND_US 60000000ULL /* how often a connection that stays down is mentioned in the log */
-#define RESIGN_US 500000ULL /* how long an end waits for the answer to having given the relay's slot back */
+#define SWEEPER_LEASE_US 15000000ULL
+#define SWEEPER_KIND 's'
+#define RESIGN_US 500000ULL /* how long an end waits for the answers to having given roles back */
 
 /* --- what callers see; any thread (what they post: bus_post.c) --- */
 
@@ -106,6 +108,7 @@ static void on_up(void *ctx)
         rulebook_on_up(&bus->rulebook, now_us);
         tell_cursors(bus, true, now_us);
         relays_on_up(&bus->relays, now_us);
+        election_on_up(&bus->sweeper, now_us);
     } else {
         consumer_on_up(&r->consumer, now_us);
     }
@@ -123,7 +126,10 @@ static void on_down(void *ctx, const char *reason)
     struct bus_region *r = ctx;
     struct bus *bus = r->bus;
     if (atomic_load(&bus->is_ending)) {
-        relays_on_down(&bus->relays);
+        if (is_own(r)) { /* nobody is left to take our word */
+            relays_on_down(&bus->relays);
+            election_on_down(&bus->sweeper);
+        }
         return;
     }
     if (r->is_up || strcmp(r->reason, reason) != 0) { /* the same again is said by remind() */
@@ -145,6 +151,7 @@ static void on_down(void *ctx, const char *reason)
         rulebook_on_down(&bus->rulebook);
         tell_cursors(bus, false, 0);
         relays_on_down(&bus->relays);
+        election_on_down(&bus->sweeper);
     } else {
         consumer_on_down(&r->consumer);
     }
@@ -225,8 +232,8 @@ static void on_own_message(struct bus *bus, char kind, uint64_t number, const st
     case 'k': keeper_on_answer(&bus->keeper, number, message, now_us); break;
     case 'b': rulebook_on_answer(&bus->rulebook, number, message, now_us); break;
     case RELAYS_KIND: relays_on_answer(&bus->relays, number, message, now_us); break;
-    case 's': rulebook_on_elected(&bus->rulebook, number, message, now_us); break;
     case 'o': on_cursor_answer(bus, number, message, now_us); break;
+    case SWEEPER_KIND: election_on_answer(&bus->sweeper, number, message, now_us); break;
     case 'q': rulebook_on_recorded(&bus->rulebook, number, message, now_us); break;
     default: rulebook_on_message(&bus->rulebook, message, now_us); break; /* under its own subject */
     }
@@ -251,11 +258,10 @@ static void on_message(void *ctx, const struct incoming *message)
     uint64_t number = 0;
     char kind = '\0';
     bool is_answer = parse_inbox(link_transport(r->link), message->subject, &kind, &number);
-    if (atomic_load(&r->bus->is_ending)) { /* all have been stopped but the relays, which wait for their last word */
-        if (is_own(r) && kind == RELAYS_KIND) {
-            relays_on_answer(&r->bus->relays, number, message, now_us);
-        }
-    } else if (is_own(r)) {
+    if (atomic_load(&r->bus->is_ending) && kind != RELAYS_KIND && kind != SWEEPER_KIND) {
+        return; /* all have been stopped but the elections, which have the last word */
+    }
+    if (is_own(r)) {
         on_own_message(r->bus, kind, number, message, now_us);
     } else if (is_answer) {
         on_peer_message(&r->consumer, kind, number, message, now_us);
@@ -330,6 +336,15 @@ static void update_status(struct bus *bus)
     }
 }
 
+static uint64_t step_sweeper(struct bus *bus, uint64_t now_us)
+{
+    uint64_t next_us = election_step(&bus->sweeper, now_us);
+    if (atomic_exchange(&bus->sweeper_until_us, bus->sweeper.until_us) < now_us && bus->sweeper.until_us > now_us) {
+        log_info(bus->log, "bus: this sidecar sweeps the pool of its region");
+    }
+    return next_us;
+}
+
 static uint64_t step(struct bus *bus)
 {
     uint64_t now_us = clock_mono_us();
@@ -337,6 +352,7 @@ static uint64_t step(struct bus *bus)
     next_us = MIN(next_us, replayer_step(&bus->replayer, now_us));
     next_us = MIN(next_us, rulebook_step(&bus->rulebook, now_us));
     next_us = MIN(next_us, ring_step(&bus->ring, now_us));
+    next_us = MIN(next_us, step_sweeper(bus, now_us));
     if (bus->region_count > 1) {
         next_us = MIN(next_us, relays_step(&bus->relays, now_us));
     }
@@ -370,7 +386,8 @@ static void resign(struct bus *bus)
 {
     uint64_t until_us = clock_mono_us() + RESIGN_US;
     relays_resign(&bus->relays, clock_mono_us());
-    while (relays_is_resigning(&bus->relays) && clock_mono_us() < until_us) {
+    election_resign(&bus->sweeper, clock_mono_us());
+    while ((relays_is_resigning(&bus->relays) || election_is_resigning(&bus->sweeper)) && clock_mono_us() < until_us) {
         wait_for_mail(bus, until_us);
     }
     link_stop(bus->regions[0].link);
@@ -468,6 +485,8 @@ static enum err region_start(struct bus *bus, uint32_t index)
         keeper_init(&bus->keeper, bus->config, transport, bus->log, random);
         bus->keeper.ring = bus->publisher.ring;
         rulebook_init(&bus->rulebook, bus->config, transport, bus->log, bus->metrics, bus->sink, random);
+        struct election_context sweeper = {bus->config, transport, bus->log, "sweeper", 1, SWEEPER_LEASE_US, SWEEPER_KIND, random_u64()};
+        election_init(&bus->sweeper, &sweeper, clock_mono_us());
         relays_init(&bus->relays, bus->config, transport, bus->log, bus->metrics, random_u64(), clock_mono_us());
         bus->relays.on_change = on_relay_change;
         bus->relays.ctx = bus;

@@ -58,7 +58,9 @@ struct bus {
     struct rulebook rulebook;
     struct ring ring;
     struct relays relays;
+    struct election sweeper; /* who sweeps the region's pool */
 
+    _Atomic uint64_t sweeper_until_us; /* until when that is us */
     struct spooler *spooler; /* or NULL */
     pthread_mutex_t status_lock;
     uint32_t region_count;

@@ -116,7 +116,7 @@ void bus_cancel(struct bus *bus, struct publication *publication)
 
 bool bus_is_sweeper(struct bus *bus)
 {
-    return clock_mono_us() < atomic_load(&bus->rulebook.sweeper_until_us);
+    return clock_mono_us() < atomic_load(&bus->sweeper_until_us);
 }
 
 void bus_record(struct bus *bus, struct record *record)

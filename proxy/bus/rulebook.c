@@ -23,7 +23,6 @@ void rulebook_init(struct rulebook *b, const struct config *config, struct trans
         .due_us = UINT64_MAX,
         .watch_id = seed >> 20,
     };
-    snprintf(b->id, sizeof b->id, "%016" PRIx64, seed);
     jetstream_rules_name(config->region, b->stream);
     backoff_init(&b->backoff, RETRY_MIN_MS, RETRY_MAX_MS, seed);
 }
@@ -295,56 +294,6 @@ static void on_status(struct rulebook *b, const struct incoming *message, uint64
     }
 }
 
-/* --- who sweeps --- */
-
-static void sweeper_subject(const struct rulebook *b, char out[static SUBJECT_MAX])
-{
-    snprintf(out, SUBJECT_MAX, "$KV.%s.sweeper", b->stream + sizeof "KV_" - 1);
-}
-
-static void on_sweeper(struct rulebook *b, const struct incoming *message, uint64_t seq, uint64_t now_us)
-{
-    b->sweeper_seq = seq;
-    b->sweeper_seen_us = now_us;
-    b->is_sweeper = span_eq(message->data, span_str(b->id));
-    if (!b->is_sweeper) {
-        atomic_store(&b->sweeper_until_us, 0);
-    }
-    b->sweeper_due_us = now_us + (b->is_sweeper ? SWEEPER_US / 3 : SWEEPER_US);
-}
-
-static uint64_t step_sweeper(struct rulebook *b, uint64_t now_us)
-{
-    char subject[SUBJECT_MAX];
-    char reply[SUBJECT_MAX];
-    if (!b->is_known) {
-        return UINT64_MAX;
-    }
-    if (now_us < b->sweeper_due_us) {
-        return b->sweeper_due_us;
-    }
-    sweeper_subject(b, subject);
-    snprintf(reply, sizeof reply, "%s.s.%" PRIu64, b->transport->inbox, ++b->request);
-    b->sweeper_asked_us = now_us;
-    b->sweeper_due_us = now_us + SWEEPER_US / 3;
-    b->transport->ops->send(b->transport, &(struct outgoing){.subject = subject, .reply = reply, .has_expected = true,
-                                                             .expected_seq = b->sweeper_seq, .data = span_str(b->id)});
-    return b->sweeper_due_us;
-}
-
-/* Refused: somebody else was faster; the watch tells who. */
-void rulebook_on_elected(struct rulebook *b, uint64_t request, const struct incoming *message, uint64_t now_us)
-{
-    struct answer answer;
-    if (jetstream_answer(message, &answer) == OK) {
-        uint64_t until_us = b->sweeper_asked_us + SWEEPER_US;
-        if (atomic_exchange(&b->sweeper_until_us, until_us) < now_us) {
-            log_info(b->log, "bus: this sidecar sweeps the pool of its region");
-        }
-    }
-    answer_clear(&answer);
-}
-
 /* "$KV.RULES_<region>.<hash>.<version>" */
 static bool parse_subject(const struct rulebook *b, const char *subject, struct rule_event *out)
 {
@@ -401,13 +350,7 @@ void rulebook_on_message(struct rulebook *b, const struct incoming *message, uin
         return;
     }
     b->seen++;
-    char sweeper[SUBJECT_MAX];
-    sweeper_subject(b, sweeper);
-    if (strcmp(message->subject, sweeper) == 0) {
-        on_sweeper(b, message, delivered.stream_seq, now_us);
-    } else {
-        tell(b, message);
-    }
+    tell(b, message);
     look_for_end_of_list(b);
 }
 
@@ -453,7 +396,7 @@ uint64_t rulebook_step(struct rulebook *b, uint64_t now_us)
 {
     uint64_t records_us = step_records(b, now_us);
     uint64_t watch_us = step_watch(b, now_us);
-    return MIN(MIN(records_us, watch_us), step_sweeper(b, now_us));
+    return MIN(records_us, watch_us);
 }
 
 void rulebook_stop(struct rulebook *b)

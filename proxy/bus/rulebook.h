@@ -10,15 +10,11 @@
  *    └──on_down── any
  *
  * An entry's key is "<hash of its pattern>.<version>", so an entry is written once and never changed: there is nothing to compete for.
- * The one sidecar of the region that sweeps is found by the entry "sweeper": it is written by compare-and-set, renewed by who holds it, and taken over
- * by anybody who has not seen it renewed for SWEEPER_US. Two may think for a moment that they are it, which costs work and nothing else.
  *
  * A removed one stays behind as a marker, by which those that were away learn that it has been removed, and not lost.
  */
 #ifndef PROXY_BUS_RULEBOOK_H
 #define PROXY_BUS_RULEBOOK_H
-
-#include <stdatomic.h>
 
 #include "common/log.h"
 #include "proxy/bus/backoff.h"
@@ -26,7 +22,6 @@
 #include "proxy/bus/jetstream.h"
 
 #define RULEBOOK_PENDING_MAX 65536
-#define SWEEPER_US 15000000ULL
 
 enum rulebook_state { RULEBOOK_DOWN, RULEBOOK_CREATING, RULEBOOK_ASKING, RULEBOOK_WATCHING, RULEBOOK_WAITING };
 
@@ -55,14 +50,6 @@ struct rulebook {
     struct record *tail;
     uint32_t pending;
     bool is_up;
-
-    char id[20];                  /* of this process, as the entry "sweeper" names it */
-    uint64_t sweeper_seq;         /* of the entry; 0: there is none */
-    uint64_t sweeper_seen_us;     /* when it was last written, as far as we have seen */
-    bool is_sweeper;              /* by what it says */
-    uint64_t sweeper_due_us;      /* when we may write it */
-    uint64_t sweeper_asked_us;    /* when we have */
-    _Atomic uint64_t sweeper_until_us; /* until when we are it */
 };
 
 void rulebook_init(struct rulebook *rulebook, const struct config *config, struct transport *transport, struct log *log,
@@ -75,8 +62,6 @@ void rulebook_on_up(struct rulebook *rulebook, uint64_t now_us);
 void rulebook_on_down(struct rulebook *rulebook);
 /* An answer to "<inbox>.b.<request>", of the API; to "<inbox>.q.<number>", of a record. */
 void rulebook_on_answer(struct rulebook *rulebook, uint64_t request, const struct incoming *message, uint64_t now_us);
-/* To "<inbox>.s.<request>", of the election. */
-void rulebook_on_elected(struct rulebook *rulebook, uint64_t request, const struct incoming *message, uint64_t now_us);
 void rulebook_on_recorded(struct rulebook *rulebook, uint64_t number, const struct incoming *message, uint64_t now_us);
 /* A status of the watch, or a message of the bucket. */
 void rulebook_on_message(struct rulebook *rulebook, const struct incoming *message, uint64_t now_us);

@@ -82,10 +82,10 @@ def arrives(east, west, key: str) -> None:
         until(lambda: here.get(key) is None, f"{key} gone from west")
 
 
-def entry(region, slot: int) -> str:
+def entry(region, slot: int, role: str = "relay") -> str:
     """Who has a slot, as the region's bucket says: "" for nobody."""
     answer = raw_nats.request(region.nats.port, f"$JS.API.STREAM.MSG.GET.KV_ROLES_{region.name}",
-                              {"last_by_subj": f"$KV.ROLES_{region.name}.relay.{slot}"})
+                              {"last_by_subj": f"$KV.ROLES_{region.name}.{role}.{slot}"})
     return answer["message"].get("data", "")
 
 
@@ -144,6 +144,21 @@ def test_an_orderly_end_gives_the_slot_back(east, west):
     after = [entry(west, slot) for slot in range(RELAYS)]
     assert after.count("") == 1 and set(after) < before | {""}
     arrives(east, west, "left")
+
+
+def test_who_sweeps_hands_over_too(west):
+    """The region's sweeper is elected in the same way."""
+    sweeps = "this sidecar sweeps the pool of its region"
+    counts = [log_of(s).count(sweeps) for s in west.outriggers]
+    before = entry(west, 0, "sweeper")
+    assert before != ""
+    for sidecar in west.outriggers:
+        assert sidecar.stop() == 0
+    assert entry(west, 0, "sweeper") == ""
+    for sidecar in west.outriggers:
+        sidecar.start()
+    until(lambda: entry(west, 0, "sweeper") not in ("", before), "one sweeping")
+    until(lambda: sum(log_of(s).count(sweeps) for s in west.outriggers) == sum(counts) + 1, "it saying so")
 
 
 def test_own_nats_away(east, west):

@@ -112,9 +112,9 @@ START_TEST(a_record_is_known_once_all_of_it_has_been_told)
     ck_assert_uint_eq(last.hash, 0xff);
     ck_assert_uint_eq(last.event.version, 8);
     ck_assert_uint_eq(knowns, 0);
-    push("$KV.RULES_west.sweeper", "somebody", 3);
+    push("$KV.RULES_west.00000000000000ff.9", RULE("9"), 3);
+    ck_assert_uint_eq(rules, 2);
     ck_assert_uint_eq(knowns, 1);
-    ck_assert_uint_eq(book.sweeper_seq, 103);
 }
 END_TEST
 
@@ -210,22 +210,6 @@ START_TEST(a_record_fails_when_it_must)
 }
 END_TEST
 
-START_TEST(the_sweeper_is_who_wrote_the_entry_last)
-{
-    watch(0);
-    rulebook_step(&book, T0);
-    ck_assert_str_eq(fake_last(fake)->subject, "$KV.RULES_west.sweeper");
-    struct incoming answer = fake_answer("{\"stream\":\"KV_RULES_west\",\"seq\":1}");
-    ck_assert_uint_eq(atomic_load(&book.sweeper_until_us), 0);
-    rulebook_on_elected(&book, fake_number(fake_last(fake)), &answer, T0);
-    ck_assert_uint_eq(atomic_load(&book.sweeper_until_us), T0 + SWEEPER_US);
-    push("$KV.RULES_west.sweeper", book.id, 1);
-    ck_assert_uint_eq(atomic_load(&book.sweeper_until_us), T0 + SWEEPER_US);
-    push("$KV.RULES_west.sweeper", "somebody else", 2);
-    ck_assert_uint_eq(atomic_load(&book.sweeper_until_us), 0);
-}
-END_TEST
-
 int main(void)
 {
     Suite *suite = suite_create("bus/rulebook");
@@ -238,7 +222,6 @@ int main(void)
     tcase_add_test(tc, a_heartbeat_tells_of_lost_messages_and_its_absence_of_a_lost_watch);
     tcase_add_test(tc, a_record_is_sent_until_it_is_acknowledged);
     tcase_add_test(tc, a_record_fails_when_it_must);
-    tcase_add_test(tc, the_sweeper_is_who_wrote_the_entry_last);
     suite_add_tcase(suite, tc);
     return check_main(suite);
 }
