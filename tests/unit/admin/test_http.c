@@ -708,6 +708,109 @@ START_TEST(test_stop_while_asking)
 }
 END_TEST
 
+/* --- invalidations --- */
+
+/* A worker that keeps the key it is to invalidate until the test says what has become of it. */
+struct keeper {
+    _Atomic(struct errand *) errand;
+};
+
+static void keep_errand(void *ctx, struct errand *errand)
+{
+    atomic_store(&((struct keeper *)ctx)->errand, errand);
+}
+
+static struct errand *take_errand(struct keeper *keeper)
+{
+    struct errand *errand = NULL;
+    for (int i = 0; errand == NULL && i < WAIT_MS; i++) {
+        errand = atomic_exchange(&keeper->errand, NULL);
+        poll(NULL, 0, 1);
+    }
+    ck_assert_ptr_nonnull(errand);
+    return errand;
+}
+
+#define INVALIDATE_KEY \
+    "POST /invalidate HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Type: application/json\r\nContent-Length: 14\r\n\r\n{\"keys\":[\"k\"]}"
+
+static struct admin_options keeper_init(struct worker *w, struct keeper *keeper)
+{
+    struct admin_options options = worker_init(w);
+    options.ask_ms = 1; /* not for invalidations: they end by themselves */
+    options.invalidator = (struct invalidator){.rules = (struct rules *)(void *)w, .submit_key = keep_errand, .ctx = keeper}; /* no pattern comes */
+    return options;
+}
+
+/* The client waits until the key's worker has done it, on whichever thread; others are served meanwhile. */
+START_TEST(test_invalidation)
+{
+    struct server s = {.address.port = free_port()};
+    struct worker w = {.config.region = NULL};
+    struct keeper keeper = {.errand = NULL};
+    ck_assert_int_eq(server_start_with(&s, keeper_init(&w, &keeper)), OK);
+    for (int failed = 0; failed <= 1; failed++) {
+        int fd = begin(&s, INVALIDATE_KEY);
+        struct errand *errand = take_errand(&keeper);
+        assert_status(ask_for(&s, "GET", "/healthz"), "200");
+        errand->status = failed ? REPLY_ERROR : REPLY_DELETED;
+        snprintf(errand->text, sizeof errand->text, "SERVER_ERROR \"no\"");
+        errand->on_done(errand);
+        ck_assert(take_all(fd, page, sizeof page));
+        close(fd);
+        assert_status(page, failed ? "503" : "200");
+        ck_assert_str_eq(body_of(page), failed ? "{\"failed\":1,\"results\":[{\"key\":\"k\",\"error\":\"SERVER_ERROR \\\"no\\\"\"}]}\n"
+                                               : "{\"failed\":0,\"results\":[{\"key\":\"k\",\"result\":\"deleted\"}]}\n");
+    }
+    server_stop(&s);
+    mailbox_deinit(&w.loop.mailbox);
+}
+END_TEST
+
+static void *stop_admin(void *admin)
+{
+    admin_stop(admin);
+    return NULL;
+}
+
+/* A stop waits for invalidations under way, and takes no more. */
+START_TEST(test_stop_while_invalidating)
+{
+    struct server s = {.address.port = free_port()};
+    struct worker w = {.config.region = NULL};
+    struct keeper keeper = {.errand = NULL};
+    pthread_t stopper;
+    ck_assert_int_eq(server_start_with(&s, keeper_init(&w, &keeper)), OK);
+    int fd = begin(&s, INVALIDATE_KEY);
+    struct errand *first = take_errand(&keeper);
+    ck_assert_int_eq(pthread_create(&stopper, NULL, stop_admin, s.admin), 0);
+    bool is_refused = false;
+    for (int i = 0; !is_refused && i < WAIT_MS; i++) { /* the stop may not have come yet: those are done at once */
+        int other = begin(&s, INVALIDATE_KEY);
+        struct pollfd poll_fd = {.fd = other, .events = POLLIN};
+        while (poll(&poll_fd, 1, 1) == 0) {
+            struct errand *errand = atomic_exchange(&keeper.errand, NULL);
+            if (errand != NULL) {
+                errand->status = REPLY_NOT_FOUND;
+                errand->on_done(errand);
+            }
+        }
+        ck_assert(take_all(other, page, sizeof page));
+        close(other);
+        is_refused = strstr(page, "the sidecar is stopping") != NULL;
+    }
+    ck_assert(is_refused);
+    first->status = REPLY_DELETED;
+    first->on_done(first);
+    ck_assert(take_all(fd, page, sizeof page));
+    assert_status(page, "200");
+    close(fd);
+    pthread_join(stopper, NULL);
+    server_stop(&s);
+    mailbox_deinit(&w.loop.mailbox);
+}
+END_TEST
+
 START_TEST(test_bad_questions)
 {
     struct server s = {.address.port = free_port()};
@@ -797,6 +900,8 @@ int main(void)
     tcase_add_test(tests, test_too_many_asks);
     tcase_add_test(tests, test_ask_deadline);
     tcase_add_test(tests, test_stop_while_asking);
+    tcase_add_test(tests, test_invalidation);
+    tcase_add_test(tests, test_stop_while_invalidating);
     tcase_add_test(tests, test_bad_questions);
     tcase_add_test(tests, test_busy_port);
     tcase_add_test(tests, test_unix_socket);
