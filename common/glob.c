@@ -1,5 +1,6 @@
 #include "common/glob.h"
 
+#include <assert.h>
 #include <stdarg.h>
 
 #define WORDS_MAX ((GLOB_MAX + 1 + 63) / 64)
@@ -136,6 +137,43 @@ struct glob_prefix glob_prefix(struct span pattern, char out[static GLOB_MAX])
     }
     return prefix;
 }
+
+/* --- pairs of bytes --- */
+
+static void pairs_add(struct glob_pairs *pairs, uint8_t first, uint8_t second)
+{
+    uint32_t bit = ((uint32_t)first << 8 | second) * 2654435769U >> 23;
+    static_assert(GLOB_PAIRS_WORDS * 64 == 1 << 9, "the bits that are left");
+    pairs->bits[bit / 64] |= 1ULL << (bit % 64);
+}
+
+struct glob_pairs glob_pairs_of(struct span text)
+{
+    struct glob_pairs pairs = {0};
+    for (size_t i = 1; i < text.len; i++) {
+        pairs_add(&pairs, (uint8_t)text.data[i - 1], (uint8_t)text.data[i]);
+    }
+    return pairs;
+}
+
+struct glob_pairs glob_pairs_needed(struct span pattern)
+{
+    struct glob_pairs pairs = {0};
+    struct cursor c = {.pattern = pattern};
+    enum element element;
+    bool is_behind_byte = false;
+    uint8_t before = 0;
+    while ((element = next(&c)) != ELEMENT_END && element != ELEMENT_BAD) {
+        if (element == ELEMENT_BYTE && is_behind_byte) {
+            pairs_add(&pairs, before, c.byte);
+        }
+        is_behind_byte = element == ELEMENT_BYTE;
+        before = c.byte;
+    }
+    return pairs;
+}
+
+/* --- matching --- */
 
 /* `words` uint64_t each: `loops`, then one row for each byte. */
 struct glob {

@@ -32,4 +32,24 @@ enum err glob_create(struct span pattern, struct glob **out); /* ERR_INVALID as 
 void glob_destroy(struct glob **glob);
 bool glob_matches(const struct glob *glob, struct span text);
 
+/* Which pairs of neighbouring bytes a text has, by a hash: what a pattern spells out, a text that matches it has. */
+#define GLOB_PAIRS_WORDS 8
+
+struct glob_pairs {
+    uint64_t bits[GLOB_PAIRS_WORDS];
+};
+
+struct glob_pairs glob_pairs_of(struct span text);
+struct glob_pairs glob_pairs_needed(struct span pattern);
+
+/* False: no text with these pairs matches. */
+static inline bool glob_pairs_suffice(const struct glob_pairs *have, const struct glob_pairs *needed)
+{
+    uint64_t missing = 0;
+    for (int i = 0; i < GLOB_PAIRS_WORDS; i++) {
+        missing |= needed->bits[i] & ~have->bits[i];
+    }
+    return missing == 0;
+}
+
 #endif

@@ -18,6 +18,7 @@ struct other {
     uint64_t version;
     const char *prefix;
     size_t prefix_len;
+    struct glob_pairs needed;
 };
 
 struct glob_index {
@@ -82,7 +83,7 @@ static enum err add_other(struct glob_index *x, struct span pattern, struct span
     for (; i > 0 && x->others[i - 1].version < version; i--) {
         x->others[i] = x->others[i - 1];
     }
-    x->others[i] = (struct other){glob, version, prefix.data, prefix.len};
+    x->others[i] = (struct other){glob, version, prefix.data, prefix.len, glob_pairs_needed(pattern)};
     return OK;
 }
 
@@ -166,9 +167,13 @@ static uint64_t find_texts(const struct glob_index *x, struct span key)
 uint64_t glob_index_find(const struct glob_index *x, struct span key)
 {
     uint64_t newest = find_texts(x, span_of(key.data, MIN(key.len, (size_t)GLOB_MAX)));
+    if (x->other_count == 0) {
+        return newest;
+    }
+    struct glob_pairs pairs = glob_pairs_of(key);
     for (uint32_t i = 0; i < x->other_count && x->others[i].version > newest; i++) {
         const struct other *o = &x->others[i];
-        if (span_has_prefix(key, span_of(o->prefix, o->prefix_len)) && glob_matches(o->glob, key)) {
+        if (glob_pairs_suffice(&pairs, &o->needed) && span_has_prefix(key, span_of(o->prefix, o->prefix_len)) && glob_matches(o->glob, key)) {
             return o->version;
         }
     }

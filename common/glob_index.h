@@ -4,7 +4,7 @@
  * Fails:   ERR_OVERLOAD for more rules than it takes, ERR_INVALID for what is no pattern, ERR_NOMEM.
  *
  * Rules that are a text, or a text and `*`, stand in a hash table by that text, so that a lookup takes one probe for each length that occurs among
- * them, however many there are: O(key length). All others are tried one after the other, behind a look at what they begin with; there may be
+ * them, however many there are: O(key length). All others are tried one after the other, behind a look at what they spell out and begin with; there may be
  * GLOB_INDEX_OTHERS of them.
  */
 #ifndef COMMON_GLOB_INDEX_H

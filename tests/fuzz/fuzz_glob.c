@@ -32,6 +32,9 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     }
     bool is_match = glob_matches(glob, key);
     check(glob_index_find(index, key) == (is_match ? 7U : 0U));
+    struct glob_pairs pairs = glob_pairs_of(key);
+    struct glob_pairs needed = glob_pairs_needed(pattern);
+    check(!is_match || glob_pairs_suffice(&pairs, &needed));
     char text[GLOB_MAX];
     struct glob_prefix prefix = glob_prefix(pattern, text);
     bool begins_so = span_has_prefix(key, span_of(text, prefix.len));

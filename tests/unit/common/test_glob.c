@@ -95,6 +95,26 @@ START_TEST(the_prefix_is_what_all_matches_begin_with)
 END_TEST
 
 /* 250 stars and bytes against a text that almost matches: a matcher that tries one way after the other would not end. */
+static bool pairs_suffice(const char *pattern, const char *text)
+{
+    struct glob_pairs have = glob_pairs_of(span_str(text));
+    struct glob_pairs needed = glob_pairs_needed(span_str(pattern));
+    return glob_pairs_suffice(&have, &needed);
+}
+
+START_TEST(pairs_of_what_is_spelled_out_are_needed)
+{
+    ck_assert(pairs_suffice("*needle*", "a needle in hay"));
+    ck_assert(!pairs_suffice("*needle*", "user:1:session:2"));
+    ck_assert(!pairs_suffice("*needle*", ""));
+    ck_assert(!pairs_suffice("*\\*\\[*", "a*b[c"));
+    ck_assert(pairs_suffice("*\\*\\[*", "a*[c"));
+    ck_assert(pairs_suffice("n*e?e[a-d]l", "xyz")); /* no two bytes stand together */
+    ck_assert(pairs_suffice("a*b", "a") && pairs_suffice("*", "") && pairs_suffice("?", ""));
+    ck_assert(!pairs_suffice("x*ab", "xb"));
+}
+END_TEST
+
 START_TEST(no_pattern_takes_long)
 {
     char pattern[GLOB_MAX];
@@ -198,6 +218,9 @@ START_TEST(random_patterns_match_as_the_naive_matcher_says)
             }
             bool expected = naive(p, span_of(text, text_len));
             hits += expected;
+            struct glob_pairs have = glob_pairs_of(span_of(text, text_len));
+            struct glob_pairs needed = glob_pairs_needed(p);
+            ck_assert_msg(!expected || glob_pairs_suffice(&have, &needed), "%.*s %.*s", (int)len, pattern, (int)text_len, text);
             ck_assert_msg(glob_matches(glob, span_of(text, text_len)) == expected, "%.*s %.*s", (int)len, pattern, (int)text_len, text);
         }
         glob_destroy(&glob);
@@ -215,6 +238,7 @@ int main(void)
     tcase_add_test(tc, bytes_of_all_kinds_match);
     tcase_add_test(tc, what_is_no_pattern_is_told);
     tcase_add_test(tc, the_prefix_is_what_all_matches_begin_with);
+    tcase_add_test(tc, pairs_of_what_is_spelled_out_are_needed);
     tcase_add_test(tc, no_pattern_takes_long);
     tcase_add_test(tc, random_patterns_match_as_the_naive_matcher_says);
     suite_add_tcase(suite, tc);
