@@ -175,7 +175,6 @@ def test_a_nats_loses_its_store(cluster):
     keys.everywhere()
 
 
-@pytest.mark.xfail(run=False, reason="needs the republish ring (branch gap): what the stream had acknowledged and a region had not read is gone with the store")
 def test_a_nats_loses_what_was_not_read(wan, cluster):
     """South is cut off while east's deletes are acknowledged by east's stream, which then loses its disk."""
     keys = Keys(cluster, "unread", 50)

@@ -137,12 +137,22 @@ def run_unit(tally, name=None):
         corpus = os.path.join(ROOT, "tests/fuzz/corpus")
         for fuzzer in sorted(os.listdir(corpus)):
             run_checked("replay " + fuzzer, [os.path.join(ASAN, "tests/fuzz/replay-" + fuzzer), os.path.join(corpus, fuzzer)], tally)
+        run_model(tally, ["--small"])
         run_checked("lint", [os.path.join(ROOT, "tests/lint/run"), ASAN], tally)
 
 
 def build_hooks():
     """The sidecar whose guards can be taken out (common/guard.h)."""
     build(HOOKS, ["-Dtest_hooks=true", "--buildtype=debugoptimized", "-Db_sanitize=address,undefined", "-Db_lundef=false"], ["proxy/outrigger"])
+
+
+def run_model(tally, arguments):
+    """The model of the strong protocol (docs/model); its own lines say what was found."""
+    done = subprocess.run([os.path.join(ROOT, "tests/model/run"), *arguments], cwd=ROOT, stdout=subprocess.PIPE, text=True, check=False)
+    say(done.stdout.rstrip())
+    counts = re.search(r"Checks: (\d+), Failures: (\d+)", done.stdout)
+    checks, failures = (int(n) for n in counts.groups()) if counts else (1, 1)
+    tally.add(checks - failures, failures, "model")
 
 
 def run_races(tally, seconds):
@@ -203,6 +213,8 @@ def main():
         run_races(tally, sys.argv[2] if len(sys.argv) > 2 else RACE_SECONDS)
     elif what == "threads":
         run_threads(tally, sys.argv[2] if len(sys.argv) > 2 else THREADED_TESTS)
+    elif what == "model":
+        run_model(tally, sys.argv[2:])
     elif what in ("all", "unit", "e2e"):
         if what != "e2e":
             run_unit(tally)
