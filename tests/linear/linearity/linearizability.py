@@ -12,13 +12,14 @@ Concurrency and Computation: Practice and Experience 29(4), 2017.
     the end of an operation          every configuration goes on through pending operations until this one is among them; those that can not
                                      are dropped, the same one that is met twice is followed once. None left: not linearizable
 
-What is pending, and not what has been, decides how many configurations there are. Four things keep them few; none loses an answer:
+What is pending, and not what has been, decides how many configurations there are. Five things keep them few; none loses an answer:
 
     * a pending read of the value is linearized at once: it changes nothing, so later is no better than now;
     * a write whose value nobody observes and that is pending is put right in front of another change, which hides it (not where something
       observes that the value is any other: a cas that failed, an incr);
     * an operation of unknown outcome whose value is observed has taken effect by the end of the first such observation: it is made one of known
       outcome that ends there; one whose value nobody observes is left out;
+    * a value that was written once is not left while somebody who was answered it has not begun yet: it would not come back;
     * of two configurations that differ only in operations of unknown outcome, the one that has used up more of them is dropped.
 
 A delete that was answered "there was nothing" is a read of None; one that was answered "deleted" may have found anything.
@@ -101,6 +102,11 @@ class _Prepared:
         expected = {o.argument[0] for o in known if o.kind == "cas"}
         unique = unique_writes(known, initial)
         is_any_observed = any(o.kind == "incr" or (o.kind == "cas" and o.result is False) for o in known)
+        self.last: Dict[Value, int] = {}  # of values that do not come back: the last begin of an operation that saw it
+        for o in known:
+            value = (o.argument[0] if o.kind == "cas" and o.result is not False else o.result if o.kind == "read" else None) if o.outcome == OK else None
+            if value in unique:
+                self.last[value] = max(o.begin, self.last.get(value, o.begin))
         self.operations: List[Operation] = []
         self.hidden: Set[int] = set()  # places in operations
         for o in known:
@@ -129,7 +135,7 @@ class _Prepared:
 
 
 class _Search:
-    """One key. run() gives the place of the operation whose end emptied the configurations, or None."""
+    """One key. run() tells whether configurations are left at the end."""
 
     def __init__(self, prepared: _Prepared, initial: Value):
         self.prepared = prepared
@@ -142,13 +148,13 @@ class _Search:
         self.hidden = 0
         self.optional = 0
 
-    def run(self) -> Optional[int]:
-        for _, is_end, place in self.prepared.events():
+    def run(self) -> bool:
+        for time, is_end, place in self.prepared.events():
             if not is_end:
                 self._begin(place)
-            elif not self._end(place):
-                return place
-        return None
+            elif not self._end(place, time):
+                return False
+        return True
 
     def _begin(self, place: int) -> None:
         o = self.prepared.operations[place]
@@ -168,10 +174,10 @@ class _Search:
         if o.outcome == UNKNOWN:
             self.optional |= bit
 
-    def _end(self, place: int) -> bool:
+    def _end(self, place: int, now: int) -> bool:
         o = self.prepared.operations[place]
         bit = self.bits.pop(place)
-        done = self._linearized(bit)
+        done = self._linearized(bit, now)
         if _is_mere_read(o):
             self.reads[_read_value(o)] &= ~bit
         else:
@@ -181,9 +187,9 @@ class _Search:
         self.configurations = self._without_wasteful(done) if self.optional else done
         return bool(done)
 
-    def _linearized(self, bit: int) -> Set[Tuple[Value, int]]:
+    def _linearized(self, bit: int, now: int) -> Set[Tuple[Value, int]]:
         """All configurations in which the operation has just been, or was already, linearized; its bit is taken out."""
-        reads, changes, hidden = self.reads, list(self.changes.items()), self.hidden
+        reads, changes, hidden, last = self.reads, list(self.changes.items()), self.hidden, self.prepared.last
         done: Set[Tuple[Value, int]] = set()
         todo = [(value, mask | reads.get(value, 0)) for value, mask in self.configurations]
         seen = set(todo)
@@ -192,11 +198,12 @@ class _Search:
             if mask & bit:
                 done.add((value, mask & ~bit))
                 continue
+            stays = last.get(value, now) > now
             for other, o in changes:
                 if mask & other:
                     continue
                 after = _step(o, value)
-                if after is _IMPOSSIBLE:
+                if after is _IMPOSSIBLE or (stays and after != value):
                     continue
                 new = (after, mask | other | hidden | reads.get(after, 0))
                 if new not in seen:
@@ -216,25 +223,35 @@ class _Search:
         return {(value, mask | used) for (value, mask), kept in groups.items() for used in kept}
 
 
-def _failure(operations: Iterable[Operation], initial: Value = None) -> Optional[Operation]:
-    """Of one key: the operation whose end can not be explained, or None. Fails with Undecided."""
-    prepared = _Prepared(operations, initial)
-    place = _Search(prepared, initial).run()
-    return None if place is None else prepared.operations[place]
+def is_linearizable(operations: Iterable[Operation], initial: Value = None) -> bool:
+    """Of one key. Fails with Undecided."""
+    return _Search(_Prepared(operations, initial), initial).run()
 
 
-def _until(operations: Sequence[Operation], failed: Operation) -> List[Operation]:
-    """What had begun when it ended; what ended later, or had been proven later, is of unknown outcome at that moment."""
-    assert failed.end is not None
+def _until(operations: Sequence[Operation], end: int) -> List[Operation]:
+    """What had begun by then; what ended later is of unknown outcome at that moment."""
     found = []
     for o in operations:
-        if o.outcome == FAILED or o.begin > failed.end:
+        if o.outcome == FAILED or o.begin > end:
             continue
-        if o.end is not None and o.end <= failed.end:
+        if o.end is not None and o.end <= end:
             found.append(o)
         elif not _is_mere_read(o) and o.result is not False:
             found.append(o._replace(end=None, outcome=UNKNOWN, result=None))
     return found
+
+
+def _first_failure(operations: Sequence[Operation], initial: Value) -> Operation:
+    """Of a history that is not linearizable: the operation whose answer made it so."""
+    ends = sorted((o for o in operations if o.outcome == OK), key=lambda o: o.end)
+    good, bad = -1, len(ends) - 1
+    while bad - good > 1:
+        middle = (good + bad) // 2
+        if is_linearizable(_until(operations, ends[middle].end), initial):
+            good = middle
+        else:
+            bad = middle
+    return ends[bad]
 
 
 def _unseen_deletes(operations: Sequence[Operation], changes: Iterable[Operation]) -> List[List[Operation]]:
@@ -288,7 +305,7 @@ def shrink(operations: Sequence[Operation], initial: Value = None) -> List[Opera
         nonlocal left
         gone = {id(o) for group in groups for o in group}
         rest = [o for o in left if id(o) not in gone]
-        if len(rest) == len(left) or _failure(rest, initial) is None:
+        if len(rest) == len(left) or is_linearizable(rest, initial):
             return False
         left = rest
         return True
@@ -317,26 +334,26 @@ def _allowed(operations: Sequence[Operation], failed: Operation, initial: Value)
             if len(candidates) > 12 and o.end is not None and o.end < begin:
                 break
     return [value for value in candidates[:60]
-            if _failure([*others, failed._replace(kind="read", result=value)], initial) is None]
+            if is_linearizable([*others, failed._replace(kind="read", result=value)], initial)]
 
 
 def check_key(key: str, operations: Sequence[Operation], initial: Value = None) -> Verdict:
     count = len(operations)
+    verdict = Verdict(key, False, count)
     try:
-        failed = _failure(operations, initial)
-        if failed is None:
+        if is_linearizable(operations, initial):
             return Verdict(key, True, count)
     except Undecided as e:
-        return Verdict(key, False, count, undecided=str(e))
-    verdict = Verdict(key, False, count, failed=failed)
+        verdict.undecided = str(e)
+        return verdict
     try:
-        before = _until(operations, failed)
-        if _failure(before, initial) is None:  # it takes what came later to show it
-            before = [o for o in operations if o.outcome != FAILED]
-        verdict.allowed = _allowed(before, failed, initial)
+        verdict.failed = _first_failure(operations, initial)
+        before = _until(operations, verdict.failed.end)
+        verdict.core = [verdict.failed]
         verdict.core = sorted(shrink(before, initial), key=lambda o: o.begin)
-    except Undecided:
-        verdict.core = verdict.core or [failed]
+        verdict.allowed = _allowed(before, verdict.failed, initial)
+    except Undecided:  # it is not linearizable all the same
+        verdict.core = verdict.core or [o for o in operations if o.outcome != FAILED][-1:]
     return verdict
 
 
@@ -364,8 +381,8 @@ def tell(verdict: Verdict, zero: int = 0) -> str:
         return f"{verdict.key}: {verdict.operations} operations, NOT DECIDED: {verdict.undecided}"
     lines = [f"{verdict.key}: NOT LINEARIZABLE. No order of these explains what they were answered (ms):"]
     lines += ["  " + describe(o, zero) for o in verdict.core]
-    lines.append("  the first that can not be explained:")
-    lines.append("  " + describe(verdict.failed, zero))
+    if verdict.failed is not None:
+        lines += ["  the first that can not be explained:", "  " + describe(verdict.failed, zero)]
     if verdict.allowed:
         lines.append("  it could have been answered: " + ", ".join("nothing there" if v is None else repr(v) for v in verdict.allowed))
     return "\n".join(lines)
