@@ -78,6 +78,7 @@ NOT_LINEARIZABLE = {
     "an unknown delete seen and undone": [write(0, 1, "a"), delete(2, None, None, UNKNOWN), read(3, 4, None), read(5, 6, "a")],
     "a cas of an old value": [write(0, 1, "a"), write(2, 3, "b"), cas(4, 5, "a", "c")],
     "two cas of one value": [write(0, 1, "a"), cas(2, 9, "a", "b"), cas(2, 9, "a", "c")],
+    "a write that nobody saw, and no place for it beside a cas": [write(0, 1, "a"), write(2, 3, "w"), cas(2, 4, "a", "b"), read(5, 6, "b")],
     "a cas that failed for no reason": [write(0, 1, "a"), cas(2, 3, "a", "b", False)],
     "nothing to delete where something was": [write(0, 1, "a"), delete(2, 3, False)],
     "a lost sum": [write(0, 1, 5), incr(2, 9, 1, 6), incr(2, 9, 1, 6)],

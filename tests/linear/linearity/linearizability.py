@@ -12,14 +12,15 @@ Concurrency and Computation: Practice and Experience 29(4), 2017.
     the end of an operation          every configuration goes on through pending operations until this one is among them; those that can not
                                      are dropped, the same one that is met twice is followed once. None left: not linearizable
 
-What is pending, and not what has been, decides how many configurations there are. Five things keep them few; none loses an answer:
+What is pending, and not what has been, decides how many configurations there are. Six things keep them few; none loses an answer:
 
     * a pending read of the value is linearized at once: it changes nothing, so later is no better than now;
-    * a write whose value nobody observes and that is pending is put right in front of another change, which hides it (not where something
+    * a write whose value nobody observes and that is pending is put right in front of another write or delete, which hides it (not where something
       observes that the value is any other: a cas that failed, an incr);
     * an operation of unknown outcome whose value is observed has taken effect by the end of the first such observation: it is made one of known
       outcome that ends there; one whose value nobody observes is left out;
     * a value that was written once is not left while somebody who was answered it has not begun yet: it would not come back;
+    * of deletes of unknown outcome, which are all alike, the first that is left is used;
     * of two configurations that differ only in operations of unknown outcome, the one that has used up more of them is dropped.
 
 A delete that was answered "there was nothing" is a read of None; one that was answered "deleted" may have found anything.
@@ -32,6 +33,7 @@ from .history import FAILED, OK, UNKNOWN, Operation, Overwrites, Value, by_key, 
 
 CONFIGURATIONS_MAX = 200_000  #: of one step; beyond it is not decided, and said so
 _IMPOSSIBLE = object()
+_OVERWRITES = ("write", "delete")  #: what does not care for the value before it
 
 
 class Undecided(Exception):
@@ -147,6 +149,7 @@ class _Search:
         self.changes: Dict[int, Operation] = {}  # pending, by bit
         self.hidden = 0
         self.optional = 0
+        self.optional_deletes = 0
 
     def run(self) -> bool:
         for time, is_end, place in self.prepared.events():
@@ -173,6 +176,8 @@ class _Search:
             self.hidden |= bit
         if o.outcome == UNKNOWN:
             self.optional |= bit
+            if o.kind == "delete":
+                self.optional_deletes |= bit
 
     def _end(self, place: int, now: int) -> bool:
         o = self.prepared.operations[place]
@@ -198,6 +203,7 @@ class _Search:
             if mask & bit:
                 done.add((value, mask & ~bit))
                 continue
+            deletes = self.optional_deletes
             stays = last.get(value, now) > now
             for other, o in changes:
                 if mask & other:
@@ -205,7 +211,9 @@ class _Search:
                 after = _step(o, value)
                 if after is _IMPOSSIBLE or (stays and after != value):
                     continue
-                new = (after, mask | other | hidden | reads.get(after, 0))
+                if other & deletes and other != deletes & ~mask & -(deletes & ~mask):
+                    continue
+                new = (after, mask | other | (hidden if o.kind in _OVERWRITES else 0) | reads.get(after, 0))
                 if new not in seen:
                     seen.add(new)
                     todo.append(new)
