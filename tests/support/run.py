@@ -155,7 +155,8 @@ def run_e2e(tally, name=None):
     if name is None or "race" in name or "linear" in name:
         build_hooks()
     report = os.path.join(ASAN, "e2e.xml")
-    command = ["/usr/bin/python3", "-m", "pytest", "-q", "-rf", "--tb=short", "-p", "no:cacheprovider", "--junitxml", report, "tests/e2e", "tests/bench", "tests/linear"]
+    command = ["/usr/bin/python3", "-m", "pytest", "-q", "-rf", "--tb=short", "-p", "no:cacheprovider", "--junitxml", report,
+               "tests/e2e", "tests/bench", "tests/linear"]
     if name is not None:
         command += ["-k", name]
     status = subprocess.run(command, cwd=ROOT, env=dict(os.environ, PYTHONDONTWRITEBYTECODE="1", **ENVIRONMENT), check=False).returncode
