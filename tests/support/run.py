@@ -173,10 +173,11 @@ def run_threads(tally, name):
 
 def run_e2e(tally, name=None):
     build(ASAN, ["-Dtests=true", "--buildtype=debugoptimized", "-Db_sanitize=address,undefined", "-Db_lundef=false"], [])
-    if name is None or "race" in name:
+    if name is None or "race" in name or "linear" in name:
         build_hooks()
     report = os.path.join(ASAN, "e2e.xml")
-    command = ["/usr/bin/python3", "-m", "pytest", "-q", "-rf", "--tb=short", "-p", "no:cacheprovider", "--junitxml", report, "tests/e2e", "tests/bench"]
+    command = ["/usr/bin/python3", "-m", "pytest", "-q", "-rf", "--tb=short", "-p", "no:cacheprovider", "--junitxml", report,
+               "tests/e2e", "tests/bench", "tests/linear"]
     if name is not None:
         command += ["-k", name]
     status = subprocess.run(command, cwd=ROOT, env=dict(os.environ, PYTHONDONTWRITEBYTECODE="1", **ENVIRONMENT), check=False).returncode
