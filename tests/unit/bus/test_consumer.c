@@ -45,7 +45,7 @@ static void setup(void)
         .transport = &fake->transport,
         .metrics = metrics_shard_create(metrics),
         .mailbox = &box,
-        .sink = {apply, &consumer},
+        .sink = {.apply = apply, .ctx = &consumer},
         .seed = 1,
     };
     consumer_init(&consumer, &context, 0);

@@ -61,7 +61,7 @@ static void apply(void *ctx, struct delivery *d)
 static void start(void)
 {
     struct spooler_context context = {
-        .config = &config, .metrics = metric_registry_metrics(registry), .sink = {apply, NULL}, .replay = on_replay};
+        .config = &config, .metrics = metric_registry_metrics(registry), .sink = {.apply = apply}, .replay = on_replay};
     ck_assert_int_eq(spooler_create(&context, &spooler), OK);
     ck_assert_int_eq(spooler_start(spooler), OK);
 }
