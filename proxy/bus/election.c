@@ -101,6 +101,7 @@ static void write_entry(struct election *e, uint32_t i, uint64_t now_us)
     }
     bool is_sent = ask(e, &out) == OK;
     e->writing = is_sent ? e->request : 0;
+    e->is_giving_back = e->is_resigning;
     e->writing_slot = i;
     e->written_us = now_us;
 }
@@ -161,12 +162,15 @@ static void on_written(struct election *e, enum err err, const struct answer *an
     if (err == OK && jetstream_was_stored(answer, e->stream)) {
         slot->seq = (uint64_t)json_integer_value(json_object_get(answer->root, "seq"));
         slot->is_known = true;
-        slot->is_held = !e->is_resigning;
+        slot->is_held = !e->is_giving_back;
         slot->seen_us = now_us;
         on_working(e, now_us);
-        e->own = e->is_resigning ? ELECTION_NO_SLOT : i;
-        e->until_us = e->is_resigning ? 0 : e->written_us + e->lease_us;
+        e->own = e->is_giving_back ? ELECTION_NO_SLOT : i;
+        e->until_us = e->is_giving_back ? 0 : e->written_us + e->lease_us;
         e->due_us = e->written_us + e->lease_us / 3;
+        if (e->is_resigning && !e->is_giving_back) { /* it was being taken when the end came */
+            write_entry(e, i, now_us);
+        }
     } else if (answer->err_code == JETSTREAM_WRONG_LAST_SEQUENCE) { /* somebody was faster, or our own last write got there after all */
         look(e, i, now_us);
     } else {
@@ -298,7 +302,7 @@ bool election_resign(struct election *e, uint64_t now_us)
 {
     e->is_resigning = true;
     if (e->own == ELECTION_NO_SLOT || e->state != ELECTION_TAKING_PART) {
-        return false;
+        return election_is_resigning(e);
     }
     write_entry(e, e->own, now_us); /* if a renewal is under way, this one is refused, and done again */
     return e->writing != 0;
@@ -306,7 +310,7 @@ bool election_resign(struct election *e, uint64_t now_us)
 
 bool election_is_resigning(const struct election *e)
 {
-    return e->is_resigning && e->own != ELECTION_NO_SLOT && e->state == ELECTION_TAKING_PART;
+    return e->is_resigning && (e->own != ELECTION_NO_SLOT || e->writing != 0) && e->state == ELECTION_TAKING_PART;
 }
 
 bool election_is_won(const struct election *e)

@@ -60,6 +60,7 @@ struct election {
     uint64_t written_us;
     uint32_t writing_slot;
     bool is_resigning;
+    bool is_giving_back; /* the write under way does that */
     struct election_slot slots[ELECTION_SLOTS_MAX];
 };
 

@@ -82,11 +82,15 @@ def arrives(east, west, key: str) -> None:
         until(lambda: here.get(key) is None, f"{key} gone from west")
 
 
-def entry(region, slot: int, role: str = "relay") -> str:
-    """Who has a slot, as the region's bucket says: "" for nobody."""
+def message(region, slot: int, role: str) -> dict:
     answer = raw_nats.request(region.nats.port, f"$JS.API.STREAM.MSG.GET.KV_ROLES_{region.name}",
                               {"last_by_subj": f"$KV.ROLES_{region.name}.{role}.{slot}"})
-    return answer["message"].get("data", "")
+    return answer["message"]
+
+
+def entry(region, slot: int, role: str = "relay") -> str:
+    """Who has a slot, as the region's bucket says: "" for nobody."""
+    return message(region, slot, role).get("data", "")
 
 
 def test_only_relays_are_connected_to_a_peer(east, west):
@@ -149,6 +153,8 @@ def test_an_orderly_end_gives_the_slot_back(east, west):
 def test_who_sweeps_hands_over_too(west):
     """The region's sweeper is elected in the same way."""
     sweeps = "this sidecar sweeps the pool of its region"
+    seen = message(west, 0, "sweeper")["seq"]  # perhaps of one that was killed by the test before: it can not give back anything
+    until(lambda: message(west, 0, "sweeper")["seq"] != seen, "a renewal, or a successor", 40)
     counts = [log_of(s).count(sweeps) for s in west.outriggers]
     before = entry(west, 0, "sweeper")
     assert before != ""
@@ -158,7 +164,7 @@ def test_who_sweeps_hands_over_too(west):
     for sidecar in west.outriggers:
         sidecar.start()
     until(lambda: entry(west, 0, "sweeper") not in ("", before), "one sweeping")
-    until(lambda: sum(log_of(s).count(sweeps) for s in west.outriggers) == sum(counts) + 1, "it saying so")
+    until(lambda: sum(log_of(s).count(sweeps) for s in west.outriggers) > sum(counts), "it saying so")
 
 
 def test_own_nats_away(east, west):

@@ -44,32 +44,37 @@ static void teardown(void)
     log_destroy(&test_log);
 }
 
-/* Everything that was sent is answered, in the order of the candidates, until there is no more to say. */
+/* Everything that was sent is answered, in the order of the candidates; false if that was nothing. */
+static bool talk_once(void)
+{
+    bool was_any = false;
+    for (uint32_t i = 0; i < CANDIDATES; i++) {
+        struct candidate *c = &candidates[i];
+        struct sent sent[64];
+        uint32_t count = c->fake->count;
+        ck_assert_uint_le(count, 64);
+        memcpy(sent, c->fake->sent, count * sizeof sent[0]);
+        c->fake->count = 0;
+        for (uint32_t k = 0; k < count; k++) {
+            char text[512];
+            was_any = true;
+            if (!c->is_mute) {
+                struct incoming answer = bucket_answer(&bucket, &sent[k], text, sizeof text);
+                if (!c->is_deaf && !c->is_dead) {
+                    ck_assert_int_eq(strncmp(sent[k].reply, "_INBOX.test.e.", 14), 0);
+                    election_on_answer(&c->election, fake_number(&sent[k]), &answer, now);
+                }
+            }
+            free(sent[k].data);
+        }
+    }
+    return was_any;
+}
+
+/* Until there is no more to say. */
 static void talk(void)
 {
-    bool is_over = false;
-    while (!is_over) {
-        is_over = true;
-        for (uint32_t i = 0; i < CANDIDATES; i++) {
-            struct candidate *c = &candidates[i];
-            struct sent sent[64];
-            uint32_t count = c->fake->count;
-            ck_assert_uint_le(count, 64);
-            memcpy(sent, c->fake->sent, count * sizeof sent[0]);
-            c->fake->count = 0;
-            for (uint32_t k = 0; k < count; k++) {
-                char text[512];
-                is_over = false;
-                if (!c->is_mute) {
-                    struct incoming answer = bucket_answer(&bucket, &sent[k], text, sizeof text);
-                    if (!c->is_deaf && !c->is_dead) {
-                        ck_assert_int_eq(strncmp(sent[k].reply, "_INBOX.test.e.", 14), 0);
-                        election_on_answer(&c->election, fake_number(&sent[k]), &answer, now);
-                    }
-                }
-                free(sent[k].data);
-            }
-        }
+    while (talk_once()) {
     }
 }
 
@@ -186,6 +191,33 @@ START_TEST(giving_back_while_a_renewal_is_under_way)
     ck_assert(!election_is_resigning(e));
     ck_assert_str_eq(bucket_entry(&bucket, "$KV.ROLES_west.relay.0")->data, "");
     ck_assert_str_eq(bucket_entry(&bucket, "$KV.ROLES_west.relay.1")->data, "");
+}
+END_TEST
+
+/* Who ends while it takes a slot must not leave it to nobody for a lease. */
+START_TEST(ending_while_a_slot_is_being_taken)
+{
+    up(SLOTS);
+    up(SLOTS + 1);
+    struct election *late = &candidates[SLOTS].election;
+    ck_assert(!election_is_won(late));
+    election_resign(&candidates[0].election, now);
+    candidates[0].is_dead = true;
+    talk();
+    now += LEASE / 3 + 100 * MS;
+    election_step(late, now);
+    talk_once(); /* it sees the empty slot, and writes */
+    ck_assert_uint_eq(candidates[SLOTS].fake->count, 1);
+    ck_assert(!election_is_won(late));
+    ck_assert(election_resign(late, now));
+    ck_assert(election_is_resigning(late));
+    talk();
+    ck_assert(!election_is_resigning(late));
+    ck_assert(!election_is_won(late));
+    uint32_t held = 0;
+    held += bucket_entry(&bucket, "$KV.ROLES_west.relay.0")->data[0] != '\0';
+    held += bucket_entry(&bucket, "$KV.ROLES_west.relay.1")->data[0] != '\0';
+    ck_assert_uint_eq(held, SLOTS - 1);
 }
 END_TEST
 
@@ -324,6 +356,7 @@ int main(void)
     tcase_add_test(tc, a_dead_holder_is_replaced_within_the_lease);
     tcase_add_test(tc, a_slot_given_back_is_taken_at_once);
     tcase_add_test(tc, giving_back_while_a_renewal_is_under_way);
+    tcase_add_test(tc, ending_while_a_slot_is_being_taken);
     tcase_add_test(tc, a_lost_answer);
     tcase_add_test(tc, who_is_cut_off_keeps_what_it_had_until_it_hears_better);
     tcase_add_test(tc, one_is_cut_off_and_loses_its_slot);
