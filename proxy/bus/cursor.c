@@ -29,7 +29,7 @@ void cursor_init(struct cursor *c, const struct cursor_context *context, uint32_
         .index = index,
         .due_us = UINT64_MAX,
     };
-    jetstream_cursors_name(context->config->region, c->bucket);
+    jetstream_bucket_name("CURSOR", context->config->region, c->bucket);
     backoff_init(&c->backoff, RETRY_MIN_MS, RETRY_MAX_MS, context->seed + index);
 }
 

@@ -25,7 +25,7 @@ void election_init(struct election *e, const struct election_context *context, u
     };
     snprintf(e->id, sizeof e->id, "%016" PRIx64, context->seed);
     base64_put(e->id64, span_str(e->id));
-    jetstream_roles_name(context->config->region, e->stream);
+    jetstream_bucket_name("ROLES", context->config->region, e->stream);
     backoff_init(&e->backoff, RETRY_MIN_MS, RETRY_MAX_MS, context->seed);
 }
 

@@ -28,19 +28,9 @@ void jetstream_rule_subject(const char *region, char out[static SUBJECT_MAX])
     snprintf(out, SUBJECT_MAX, "outrigger.inval.%s.rule", region);
 }
 
-void jetstream_rules_name(const char *region, char out[static NAME_MAX_LEN])
+void jetstream_bucket_name(const char *bucket, const char *region, char out[static NAME_MAX_LEN])
 {
-    snprintf(out, NAME_MAX_LEN, "KV_RULES_%s", region);
-}
-
-void jetstream_roles_name(const char *region, char out[static NAME_MAX_LEN])
-{
-    snprintf(out, NAME_MAX_LEN, "KV_ROLES_%s", region);
-}
-
-void jetstream_cursors_name(const char *region, char out[static NAME_MAX_LEN])
-{
-    snprintf(out, NAME_MAX_LEN, "KV_CURSOR_%s", region);
+    snprintf(out, NAME_MAX_LEN, "KV_%s_%s", bucket, region);
 }
 
 void jetstream_api(const char *domain, const char *verb, const char *stream, const char *consumer, char out[static SUBJECT_MAX])

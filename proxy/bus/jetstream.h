@@ -36,9 +36,8 @@ void jetstream_stream_name(const char *region, char out[static NAME_MAX_LEN]);  
 void jetstream_consumer_name(const char *region, char out[static NAME_MAX_LEN]); /* to_<region>: the region that consumes */
 void jetstream_key_subject(const char *region, char out[static SUBJECT_MAX]);    /* outrigger.inval.<region>.key */
 void jetstream_rule_subject(const char *region, char out[static SUBJECT_MAX]);   /* outrigger.inval.<region>.rule */
-void jetstream_rules_name(const char *region, char out[static NAME_MAX_LEN]);    /* KV_RULES_<region>: the stream of the bucket */
-void jetstream_roles_name(const char *region, char out[static NAME_MAX_LEN]);    /* KV_ROLES_<region>, likewise */
-void jetstream_cursors_name(const char *region, char out[static NAME_MAX_LEN]);  /* KV_CURSOR_<region> */
+/* KV_<bucket>_<region>: the stream of one of the region's buckets, RULES, ROLES or CURSOR. */
+void jetstream_bucket_name(const char *bucket, const char *region, char out[static NAME_MAX_LEN]);
 
 /* $JS.API.<verb>.<stream>[.<consumer>], or $JS.<domain>.API.… */
 void jetstream_api(const char *domain, const char *verb, const char *stream, const char *consumer, char out[static SUBJECT_MAX]);

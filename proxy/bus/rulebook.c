@@ -23,7 +23,7 @@ void rulebook_init(struct rulebook *b, const struct config *config, struct trans
         .due_us = UINT64_MAX,
         .watch_id = seed >> 20,
     };
-    jetstream_rules_name(config->region, b->stream);
+    jetstream_bucket_name("RULES", config->region, b->stream);
     backoff_init(&b->backoff, RETRY_MIN_MS, RETRY_MAX_MS, seed);
 }
 
