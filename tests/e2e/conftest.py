@@ -56,6 +56,17 @@ def directory(request, tmp_path_factory) -> Path:
     return tmp_path_factory.mktemp(request.module.__name__.replace("test_", "")[:20])
 
 
+@pytest.fixture
+def east(cluster):
+    """A region of the module's cluster."""
+    return cluster["east"]
+
+
+@pytest.fixture
+def west(cluster):
+    return cluster["west"]
+
+
 class StandIn(NamedTuple):
     """A memcached in the place of a sidecar."""
 

@@ -143,6 +143,22 @@ def until(check: Callable[[], Any], what: str, deadline: float = DEADLINE) -> An
     return wait.until(check, what, deadline)
 
 
+def heal(cluster: Any) -> None:
+    """All that a test has killed or paused runs again, and every sidecar has found that out by itself."""
+    for region in cluster.regions.values():
+        for server in (region.nats, *region.nodes):
+            if not server.process.is_running:
+                server.start()
+            server.process.resume()
+        for sidecar in region.outriggers:
+            if not sidecar.process.is_running:
+                sidecar.start("listening")
+            sidecar.process.resume()
+    for region in cluster.regions.values():
+        for sidecar in region.outriggers:
+            sidecar.wait("ready")
+
+
 def in_threads(calls: Iterable[Callable[[], Any]]) -> List[Any]:
     """Makes the calls at the same time, as nearly as threads can; their results."""
     calls = list(calls)

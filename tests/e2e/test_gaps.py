@@ -10,7 +10,7 @@ import pytest
 
 import raw_nats
 from local.cluster import Cluster
-from support import Growth, Wire, log_of, sees, until
+from support import Growth, Wire, heal, log_of, sees, until
 
 GAPS = "outrigger_bus_gaps_total"
 RESENT = "outrigger_bus_resent_total"
@@ -23,27 +23,10 @@ def cluster(watch, directory):
         yield cluster
 
 
-@pytest.fixture
-def east(cluster):
-    return cluster["east"]
-
-
-@pytest.fixture
-def west(cluster):
-    return cluster["west"]
-
-
 @pytest.fixture(autouse=True)
 def healed(cluster):
     yield
-    for region in cluster.regions.values():
-        if not region.nats.process.is_running:
-            region.nats.start()
-    for region in cluster.regions.values():
-        if not region.outrigger.process.is_running:
-            region.outrigger.start("listening")
-    for region in cluster.regions.values():
-        region.outrigger.wait("ready")
+    heal(cluster)
 
 
 def fill(region, *keys: str) -> None:

@@ -5,7 +5,7 @@ import pytest
 
 import raw_nats
 from local.cluster import Cluster
-from support import Growth, Wire, log_of, sees, until
+from support import Growth, Wire, heal, log_of, sees, until
 from through import SCHEMA, prepare
 
 NAMESPACES = [{"prefix": "version:", "read": "through", "source": {"table": "packages", "key_column": "name", "value_column": "version"}}]
@@ -18,31 +18,11 @@ def cluster(watch, directory):
         yield cluster
 
 
-@pytest.fixture
-def east(cluster):
-    return cluster["east"]
-
-
-@pytest.fixture
-def west(cluster):
-    return cluster["west"]
-
-
 @pytest.fixture(autouse=True)
 def healed(cluster):
     """When a test is over everything runs, and every sidecar finds that out by itself."""
     yield
-    for region in cluster.regions.values():
-        for server in (region.nats, *region.nodes):
-            if not server.process.is_running:
-                server.start()
-            server.process.resume()
-        for sidecar in region.outriggers:
-            if not sidecar.process.is_running:
-                sidecar.start("listening")
-    for region in cluster.regions.values():
-        for sidecar in region.outriggers:
-            sidecar.wait("ready")
+    heal(cluster)
 
 
 def port(region) -> int:

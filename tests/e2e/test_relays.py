@@ -12,7 +12,7 @@ import pytest
 import raw_nats
 from local import ports
 from local.cluster import Cluster
-from support import Wire, log_of, until
+from support import Wire, heal, log_of, until
 
 RELAYS = 2
 
@@ -27,28 +27,10 @@ def cluster(watch, directory):
         yield cluster
 
 
-@pytest.fixture
-def east(cluster):
-    return cluster["east"]
-
-
-@pytest.fixture
-def west(cluster):
-    return cluster["west"]
-
-
 @pytest.fixture(autouse=True)
 def healed(cluster, west):
     """Every test begins with all of it there, and two relays."""
-    for region in cluster.regions.values():
-        if not region.nats.process.is_running:
-            region.nats.start()
-    for region in cluster.regions.values():
-        for sidecar in region.outriggers:
-            if not sidecar.process.is_running:
-                sidecar.start("listening")
-            sidecar.process.resume()
-            sidecar.wait("ready")
+    heal(cluster)
     until(lambda: len(relays(west)) == RELAYS and connected(cluster["east"], "west") == RELAYS, "two relays")
 
 

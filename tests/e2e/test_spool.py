@@ -10,7 +10,7 @@ import pytest
 
 import raw_nats
 from local.cluster import Cluster
-from support import Growth, Wire, log_of, sees, until
+from support import Growth, Wire, heal, log_of, sees, until
 from through import SCHEMA, prepare
 
 SOURCE = {"table": "packages", "key_column": "name", "value_column": "version"}
@@ -27,30 +27,12 @@ def cluster(watch, directory):
         yield cluster
 
 
-@pytest.fixture
-def east(cluster):
-    return cluster["east"]
-
-
-@pytest.fixture
-def west(cluster):
-    return cluster["west"]
-
-
 @pytest.fixture(autouse=True)
 def healed(cluster):
     """When a test is over everything runs, and nothing waits any more."""
     yield
+    heal(cluster)
     for region in cluster.regions.values():
-        for server in (region.nats, *region.nodes):
-            if not server.process.is_running:
-                server.start()
-            server.process.resume()
-        for sidecar in region.outriggers:
-            if not sidecar.process.is_running:
-                sidecar.start("listening")
-    for region in cluster.regions.values():
-        region.outrigger.wait("ready")
         drained(region.outrigger)
 
 
