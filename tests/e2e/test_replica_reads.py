@@ -209,7 +209,9 @@ def test_tombstones_that_were_flushed(cluster, west):
             west.update(name)
             assert wire.delete(key) == b"DELETED\r\n"
             assert node.command(b"flush_all\r\n").startswith(b"OK")
-            until(lambda: f"node {node.address}: it was flushed" in log_of(west.outriggers[0]), "the sidecar sees the flush")
+            sidecar = west.outriggers[0]
+            line = f"node {node.address}: it was flushed"
+            until(lambda: log_of(sidecar).count(line) == sidecar.config["threads"], "every worker of the sidecar sees the flush")
             assert wire.get(key) == b"new"
         finally:
             cluster.replica.query("START SLAVE SQL_THREAD")
