@@ -16,6 +16,7 @@
 
 enum read_mode { READ_ASIDE, READ_THROUGH };
 enum write_mode { WRITE_ASIDE, WRITE_THROUGH };
+enum consistency { CONSISTENCY_EVENTUAL, CONSISTENCY_STRONG };
 enum source_kind { SOURCE_TABLE, SOURCE_ENTRIES };
 enum on_set { ON_SET_LOCAL, ON_SET_INVALIDATE };
 enum flush_mode { FLUSH_NODES, FLUSH_RULE, FLUSH_REFUSE };
@@ -67,6 +68,7 @@ struct config_namespace {
     enum read_mode read;
     enum write_mode write;
     enum on_set on_set;
+    enum consistency consistency;
     uint32_t ttl_s; /* 0: none */
     uint32_t ttl_jitter_s;
     uint32_t negative_ttl_s; /* 0: not remembered */
@@ -150,6 +152,15 @@ struct config_bus {
     bool intent;
 };
 
+/* The consistency controller; there is one when a namespace is strong. */
+struct config_strong {
+    uint32_t lease_ms;
+    uint32_t lock_window_ms;
+    uint32_t prepare_timeout_ms;
+    struct config_peer *witnesses; /* votes beside the own region's NATS and the peers'; `region` is the name of one, `domain` NULL */
+    uint32_t witness_count;
+};
+
 struct config_listen {
     struct address address;
     bool tls;
@@ -182,6 +193,7 @@ struct config {
     uint32_t namespace_count;
     struct config_database *database; /* or NULL */
     struct config_bus *bus;           /* or NULL */
+    struct config_strong *strong;     /* not NULL where a namespace is strong */
     bool has_admin;
     struct address admin;
     bool admin_public;

@@ -24,7 +24,7 @@
 #define REOPEN_MIN_MS 500 /* after what the library does not try again by itself: the first connection, refused credentials */
 #define REOPEN_MAX_MS 5000
 #define CALLBACKS_END_MS 10000
-#define SUBSCRIPTIONS 2 /* the inbox and the watch */
+#define SUBSCRIPTIONS (2 + LINK_EXTRA_MAX) /* the inbox, the watch, and what the options name */
 
 struct link {
     struct transport transport;
@@ -371,9 +371,10 @@ static natsStatus set_options(struct link *link, natsOptions *o)
     return s;
 }
 
-static natsStatus subscribe(struct link *link, uint32_t i, const char *subject)
+static natsStatus subscribe(struct link *link, uint32_t i, const char *subject, const char *queue)
 {
-    natsStatus s = natsConnection_Subscribe(&link->subscriptions[i], link->connection, subject, on_message, link);
+    natsStatus s = queue != NULL ? natsConnection_QueueSubscribe(&link->subscriptions[i], link->connection, subject, queue, on_message, link)
+                                 : natsConnection_Subscribe(&link->subscriptions[i], link->connection, subject, on_message, link);
     if (s != NATS_OK) {
         return s;
     }
@@ -425,9 +426,12 @@ static natsStatus link_open(struct link *link)
         return s;
     }
     snprintf(subject, sizeof subject, "%s.>", link->inbox);
-    s = subscribe(link, 0, subject);
+    s = subscribe(link, 0, subject, NULL);
     if (s == NATS_OK) { /* JetStream pushes to a subject that is subscribed to literally only */
-        s = subscribe(link, 1, link->watch);
+        s = subscribe(link, 1, link->watch, NULL);
+    }
+    for (uint32_t i = 0; i < LINK_EXTRA_MAX && s == NATS_OK && link->options.extra[i].subject != NULL; i++) {
+        s = subscribe(link, 2 + i, link->options.extra[i].subject, link->options.extra[i].queue);
     }
     if (s == NATS_OK) {
         report_status(link, link->connection, EVENT_UP, "");

@@ -25,7 +25,14 @@
 #define LINK_OUT_MAX (16U << 20) /* bytes waiting to be written; beyond: ERR_OVERLOAD */
 #define LINK_IN_MAX (64U << 20)  /* bytes waiting for the bus's thread; what is beyond is dropped, and so delivered again */
 
+#define LINK_EXTRA_MAX 2 /* subjects beside its own inbox */
+
 struct link;
+
+struct link_subject {
+    const char *subject; /* NULL: none */
+    const char *queue;   /* or NULL: not one of a group, of which each message goes to one member */
+};
 
 struct link_options {
     const char *name; /* of the region, for messages */
@@ -33,6 +40,7 @@ struct link_options {
     const char *client_name; /* as the server's monitoring shows it */
     bool send_asap;          /* each message with a write of its own at once; else the library gathers for up to 1 ms */
     bool is_wanted;          /* as of link_want(), from the start */
+    struct link_subject extra[LINK_EXTRA_MAX];
     const struct transport_handler *handler;
     void *ctx;
 };
