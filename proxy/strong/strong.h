@@ -23,9 +23,13 @@
 
 struct strong;
 
+/* Of a region: without a lease; going for one; locks are served, hits not yet; all is served. */
+enum strong_mode { STRONG_OUT, STRONG_TAKING, STRONG_WAITING, STRONG_READY };
+
 enum strong_kind {
     STRONG_LOCK,       /* nobody may fill the key until strong_finish(), or lock_window is over */
     STRONG_INVALIDATE, /* the database holds the change already; no region serves what was true before once this is prepared */
+    STRONG_RULE,       /* the same for a pattern: strong_confirm() */
 };
 
 /* Made by strong_write_create(); belongs to the caller until strong_prepare() and again from on_prepared to strong_finish(), which frees it. */
@@ -43,6 +47,7 @@ struct strong_write {
 };
 
 struct strong_write *strong_write_create(enum strong_kind kind, struct span key);
+void strong_write_destroy(struct strong_write *write); /* instead of strong_prepare() */
 void strong_prepare(struct strong *strong, struct strong_write *write);
 /* With locks: the write is committed, or has failed for certain: they are given up, without waiting for that. `is_settled` false: nobody knows, and the locks are left to lapse. */
 void strong_finish(struct strong *strong, struct strong_write *write, bool is_settled);
@@ -68,16 +73,22 @@ struct strong_confirmation {
     struct invalidation event; /* is_pattern */
     enum err err;
     char text[STRONG_TEXT];
-    struct mail mail; /* strong's from here on */
-    void *state;
 };
 void strong_confirm(struct strong *strong, struct strong_confirmation *confirmation);
+
+/* Lent to the sink from catch_up() to on_done. */
+struct strong_catch_up {
+    struct mailbox *reply_to;
+    void (*on_done)(struct strong_catch_up *catch_up, enum err err); /* where that is drained */
+    struct strong *strong;
+};
 
 /* What the controller needs of the rest; installed by app. Called on strong's thread. */
 struct strong_sink {
     void *ctx;
     void (*serve)(void *ctx, struct strong_task *task);       /* posts to a worker */
     void (*apply_rule)(void *ctx, struct delivery *delivery); /* records it in the region and puts it in force here, then delivery_done(); peer is PEER_NONE */
+    void (*catch_up)(void *ctx, struct strong_catch_up *catch_up); /* all rules that are recorded in the region by now are to be in force here */
     uint64_t (*digest)(void *ctx); /* of the strong rules that are in force in all workers (rules.h) */
     bool (*is_pool_whole)(void *ctx);   /* whether every node of the pool answers */
 };
@@ -105,7 +116,18 @@ enum err strong_create(const struct config *config, struct log *log, struct metr
 void strong_stop(struct strong *strong);
 void strong_destroy(struct strong **strong);
 
-/* For /readyz and /regions. */
-enum strong_mode { STRONG_OUT, STRONG_TAKING, STRONG_WAITING, STRONG_READY };
+/* For operators: region 0 is the own one, then config.bus.peers in their order. Any thread. */
+struct strong_status {
+    bool is_connected;
+    bool is_vote;        /* it counts for a majority */
+    bool is_suspended;   /* as far as this sidecar knows */
+    bool is_heard;       /* its holder's beacon, within the last lease */
+    enum strong_mode mode; /* as that said */
+    uint64_t number;
+    char problem[STRONG_TEXT]; /* "" */
+};
+void strong_region_status(struct strong *strong, uint32_t index, struct strong_status *out);
+/* For /readyz: whether strong hits are served here; `text` says why not, or what is missing for strong writes. */
+bool strong_is_ready(struct strong *strong, char *text, size_t size);
 
 #endif

@@ -1,0 +1,84 @@
+/* What:    this sidecar's strong writes: a lock (or a tombstone, or a rule) for each in every region that has a lease; the regions that can not be asked
+ *          are left out once they are suspended.
+ * Owns:    the writes from preparer_submit() to their on_prepared, and from preparer_finish() to their end.
+ * Threads: strong's.
+ * Fails:   see strong.h.
+ *
+ *   WAITING (for a write of the same key here) ──▶ ASKING ──all regions locked, or out──▶ PREPARED ──finish──▶ locks are given up
+ *                                                    │ ▲ └─ one can not be had ──▶ given up, on_prepared with the error
+ *                         another's lock: given up ──▼ │
+ *                                                 PAUSING, until prepare_timeout
+ *
+ *   a region:  ASKING ──▶ LOCKED │ BUSY (another's lock) │ FAILED (refused)
+ *                 └── no answer for prepare_timeout, or known to be suspended ──▶ SUSPENDING ──▶ OUT │ FAILED
+ *
+ * Asked is the region's queue group, again and again with the same version, which is harmless: any sidecar of the region with a share may answer. Nothing is
+ * given up before all have answered, lest a lock overtake its own end and stay for lock_window (which would cost time, and nothing else).
+ */
+#ifndef PROXY_STRONG_PREPARE_H
+#define PROXY_STRONG_PREPARE_H
+
+#include "common/list.h"
+#include "common/version.h"
+#include "proxy/bus/transport.h"
+#include "proxy/strong/message.h"
+#include "proxy/strong/strong.h"
+#include "proxy/strong/suspension.h"
+
+#define PREPARE_REGIONS_MAX 17
+#define PREPARE_WRITES_MAX 16384U
+#define PREPARE_KIND 'l'
+
+struct prepare_region {
+    const char *name;
+    struct transport *transport;
+    struct suspension *suspension;
+    uint32_t metric; /* index of the region in metrics */
+    char subject[SUBJECT_MAX]; /* of its queue group */
+    char holder[SUBJECT_MAX];  /* where its holder takes rules; "" while none is known */
+};
+
+struct prepare;
+
+struct preparer {
+    const struct config *config;
+    struct metrics_shard *metrics;
+    struct version_clock clock;
+    uint64_t sidecar;
+    uint64_t voters;
+    uint64_t random;
+    uint64_t timeout_us; /* prepare_timeout */
+    uint32_t region_count;
+    struct prepare_region regions[PREPARE_REGIONS_MAX];
+
+    uint32_t generation; /* of attempts: an answer to an earlier one is not heeded */
+    uint32_t count;
+    uint64_t due_us; /* of the next look at all of them */
+    struct list active; /* asking and pausing */
+    struct prepare **slots; /* PREPARE_WRITES_MAX */
+    uint32_t *free_slots;
+    struct list *keys; /* by hash of the key: all that are not finished, oldest first */
+    bool is_stopping;
+};
+
+void preparer_init(struct preparer *preparer, const struct config *config, struct metrics_shard *metrics, uint32_t clock_id, uint64_t sidecar, uint64_t voters);
+void preparer_deinit(struct preparer *preparer);
+/* Those under way end with ERR_STOPPING, and so does every later one. */
+void preparer_stop(struct preparer *preparer);
+
+void preparer_submit(struct preparer *preparer, struct strong_write *write, uint64_t now_us);
+void preparer_finish(struct preparer *preparer, struct strong_write *write, bool is_settled, uint64_t now_us);
+
+/* An answer to "<inbox>.l.<number>". */
+void preparer_on_answer(struct preparer *preparer, uint64_t number, const struct incoming *incoming, uint64_t now_us);
+/* Does what is due; returns when to call again. */
+uint64_t preparer_step(struct preparer *preparer, uint64_t now_us);
+
+/* A write on its way between threads. */
+struct mail *prepare_mail(struct strong_write *write);
+struct strong_write *prepare_of_mail(struct mail *mail);
+void prepare_set_settled(struct strong_write *write, bool is_settled);
+bool prepare_is_settled(const struct strong_write *write);
+void prepare_set_version(struct strong_write *write, uint64_t version); /* STRONG_RULE: the rule's */
+
+#endif

@@ -1,0 +1,32 @@
+/* What:    what other sidecars ask of this region's pool: locks, their end, tombstones; done by this sidecar's workers while it has a share in the
+ *          region's lease, which is looked at before and after.
+ * Owns:    the tasks from server_on_request() until they are answered.
+ * Threads: strong's.
+ * Fails:   by its answers; too many tasks under way, or bytes that are no message, are counted and not answered: who asked asks again.
+ */
+#ifndef PROXY_STRONG_SERVE_H
+#define PROXY_STRONG_SERVE_H
+
+#include "proxy/bus/transport.h"
+#include "proxy/strong/message.h"
+#include "proxy/strong/strong.h"
+
+#define SERVE_TASKS_MAX 16384U
+
+struct server {
+    const struct config *config;
+    struct log *log;
+    struct metrics_shard *metrics;
+    struct mailbox *mailbox;     /* strong's */
+    struct transport *transport; /* of the own region's NATS */
+    const struct strong_sink *sink;
+    uint64_t sidecar;
+    uint64_t voters;
+    uint64_t lock_until_us; /* of the share, set before each use */
+    uint32_t count;
+    uint64_t told_us; /* when something that is wrong was last said */
+};
+
+void server_on_request(struct server *server, const struct incoming *incoming, uint64_t now_us);
+
+#endif
