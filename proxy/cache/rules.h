@@ -5,7 +5,9 @@
  * Fails:   a request ends with ERR_INVALID (no pattern), ERR_OVERLOAD (too many rules), or the bus's errors; its text says what holds and what not.
  *
  *   request ──▶ RECORD in the region's bucket ──▶ SPREAD to the workers ──▶ PUBLISH to the other regions ──▶ on_done
+ *                    │                                                        └── concerns a strong namespace ──▶ CONFIRM (proxy/strong) ──▶ on_done
  *                    └── can not be recorded, with a spool ──▶ SPREAD ──▶ the spool owes it to the record and to the other regions ──▶ on_done
+ *                                                                         (to a strong namespace that is an error: nobody else knows of it yet)
  *   a rule of another region: the same, without PUBLISH, then delivery_done()
  *   a rule that another sidecar has recorded: SPREAD
  *
@@ -17,6 +19,7 @@
 
 #include "proxy/cache/cache.h"
 #include "proxy/cache/rule_table.h"
+#include "proxy/strong/strong.h"
 
 #define RULES_TEXT 200
 
@@ -35,6 +38,7 @@ struct rules_request {
     struct list link;
     struct record record;
     struct publication publication;
+    struct strong_confirmation confirmation;
     struct delivery *delivery; /* of another region's rule, else NULL */
     struct rules *rules;
     uint64_t change; /* in force once this change of the table is */
@@ -46,7 +50,10 @@ enum err rules_create(const struct config *config, struct log *log, struct metri
 /* Before rules_start(): this worker is given every index. */
 void rules_add_worker(struct rules *rules, struct cache *cache);
 enum err rules_start(struct rules *rules, struct bus *bus); /* or NULL */
-/* In two steps, as the bus is stopped: after the bus and the workers' threads have stopped, and after the workers are destroyed. */
+/* Before rules_start(), both. Without a `struct strong` rules are not confirmed. The hook runs on the thread of the rules, after the digest has changed. */
+void rules_set_strong(struct rules *rules, struct strong *strong);
+void rules_set_on_digest(struct rules *rules, void (*on_digest)(void *ctx), void *ctx);
+/* In two steps, as the bus is stopped: after strong, the bus and the workers' threads have stopped, and after the workers are destroyed. */
 void rules_stop(struct rules *rules);
 void rules_destroy(struct rules **rules);
 
@@ -55,6 +62,31 @@ void rules_submit(struct rules *rules, struct rules_request *request);
 void rules_apply(struct rules *rules, struct delivery *delivery);
 void rules_on_rule(struct rules *rules, const struct rule_event *event);
 void rules_on_watch(struct rules *rules, enum rules_watch what);
+
+/* The rules that concern a strong namespace and are in force in all workers: the same for the same rules, whatever their order. 0: the region's
+ * rules are not known yet, which is nobody's digest. Any thread.
+ *
+ * A watch that is lost does not change it: what was in force is so still, and one rule more at the holder makes another digest. */
+uint64_t rules_digest(const struct rules *rules);
+
+/* Done once every rule that was in the region's record when this was called is in force in all workers, by what the watch tells: a mark is written
+ * into the record, and waited for. A holder that takes over needs it before it serves or gives shares. Lent until on_done, which runs where reply_to
+ * is drained. ERR_UNAVAILABLE, ERR_TIMEOUT, …: not known; to be tried again. ERR_OVERLOAD: too many at once. */
+struct rules_catch_up {
+    struct mailbox *reply_to;
+    void (*on_done)(struct rules_catch_up *catch_up);
+    void *ctx;
+    enum err err;
+
+    struct mail mail; /* the rules' from here on */
+    struct list link;
+    struct rules *rules;
+    struct record record;
+    bool is_recorded;
+    bool is_seen;
+    uint64_t change;
+};
+void rules_catch_up(struct rules *rules, struct rules_catch_up *catch_up);
 
 /* For the sweep: whether there are any that this sidecar is to sweep. */
 bool rules_are_to_be_swept(const struct rules *rules);

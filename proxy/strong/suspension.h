@@ -1,0 +1,74 @@
+/* What:    suspends one region for the writes of this sidecar: its record goes to an odd number at a majority of the voters, and one lease passes.
+ * Owns:    nothing beyond the caller's struct; it borrows the votes. Waiters are lent to it until on_done, or suspension_cancel().
+ * Threads: strong's thread.
+ * Fails:   a waiter ends with ERR_UNAVAILABLE when fewer than a majority of the voters are usable, with ERR_TIMEOUT at its deadline. The region may be suspended all the same.
+ *
+ *   idle ──waiter──▶ a round: compare-and-set at all usable voters ──majority at one number──▶ proven ──one lease (and 5 %) since the first proof of that number──▶ waiters end OK
+ *                      ▲    └── a higher record: number | 1, everything anew                    │
+ *                      └──────── every third of the lease while somebody waits ◀────────────────┘
+ *
+ * A proof is as old as the beginning of its round, and good for one lease: a region that comes back after it waits lock_window + lease before it fills, and who was
+ * left out on the strength of it has passed its fence by then.
+ */
+#ifndef PROXY_STRONG_SUSPENSION_H
+#define PROXY_STRONG_SUSPENSION_H
+
+#include "proxy/strong/vote.h"
+
+#define SUSPENSION_WAITERS_MAX 4096
+
+struct suspension_context {
+    const struct config *config;
+    struct log *log;
+    const struct voters *voters; /* alive as long as the suspension, and complete */
+    uint32_t region;             /* which: 0 the own, then the peers */
+};
+
+struct suspension_waiter {
+    void (*on_done)(struct suspension_waiter *waiter, enum err err, uint64_t now_us);
+    uint64_t deadline_us;
+    struct list link;
+};
+
+/* One voter, for one suspension. */
+struct suspension_vote {
+    struct vote_call call;
+    uint64_t round; /* in which the call was made */
+    uint32_t tries; /* writes in this round */
+    bool has_voted; /* in this round */
+};
+
+struct suspension {
+    struct suspension_context context;
+    uint64_t lease_us;
+    uint64_t number;    /* odd; 0: nothing was seen of the region yet */
+    uint64_t proven_us; /* when the last round that had a majority at `number` began; 0: none has */
+    uint64_t over_us;   /* the lease wait of `number` */
+
+    bool is_round; /* one is under way */
+    uint64_t round;
+    uint64_t round_us;
+    uint64_t due_us; /* the next round, while somebody waits */
+    uint32_t votes;
+    struct list waiters;
+    uint32_t waiting;
+    uint64_t deadline_us; /* not after the first of theirs */
+    struct suspension_vote at[VOTERS_MAX];
+};
+
+void suspension_init(struct suspension *suspension, const struct suspension_context *context);
+/* Ends the waiters with ERR_STOPPING; no call of its is under way any more: before the votes go. */
+void suspension_deinit(struct suspension *suspension, uint64_t now_us);
+
+/* OK: on_done will come, from suspension_step() or an answer at a vote. ERR_UNAVAILABLE, ERR_OVERLOAD: it will not. */
+enum err suspension_wait(struct suspension *suspension, struct suspension_waiter *waiter, uint64_t now_us);
+/* The waiter is not waiting any more (its region has answered after all): no on_done. What was written stays written. */
+void suspension_cancel(struct suspension *suspension, struct suspension_waiter *waiter);
+/* Whether a write may leave the region out at once: without a question, without a wait. */
+bool suspension_is_proven(const struct suspension *suspension, uint64_t now_us);
+/* The region says that its record has this number now: a proof of a lower one is none any more (it must be asked for locks again). */
+void suspension_on_number(struct suspension *suspension, uint64_t number);
+/* Does what is due; returns when to call again (UINT64_MAX: not before something happens). Before the votes' steps. */
+uint64_t suspension_step(struct suspension *suspension, uint64_t now_us);
+
+#endif
