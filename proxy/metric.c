@@ -3,7 +3,7 @@
 #include "common/base.h"
 #include "common/err.h"
 
-enum dim { DIM_NONE = -1, DIM_COMMAND, DIM_NAMESPACE, DIM_NODE, DIM_PEER, DIM_LOAD_RESULT, DIM_QUERY_RESULT, DIM_REPLY_RESULT, DIM_AUTH_RESULT, DIM_HOST, DIM_REFUSAL, DIM_WRITE_OUTCOME, DIM_ERROR, DIM_SOURCE, DIM_HANDSHAKE, DIM_RELOAD, DIMS };
+enum dim { DIM_NONE = -1, DIM_COMMAND, DIM_NAMESPACE, DIM_NODE, DIM_PEER, DIM_LOAD_RESULT, DIM_QUERY_RESULT, DIM_REPLY_RESULT, DIM_AUTH_RESULT, DIM_HOST, DIM_REFUSAL, DIM_WRITE_OUTCOME, DIM_ERROR, DIM_SOURCE, DIM_HANDSHAKE, DIM_RELOAD, DIM_LOCK_STATUS, DIMS };
 
 static const struct metric_def defs[METRIC_COUNT] = {
 #define X(name, exported, type, dim1, dim2, help) {exported, help, METRIC_##type, {DIM_##dim1, DIM_##dim2}},
@@ -91,6 +91,15 @@ static const char *const reloads[RELOAD_RESULTS] = {
     [RELOAD_REFUSED] = "refused",
 };
 
+static const char *const lock_statuses[LOCK_STATUSES] = {
+    [LOCK_GRANTED] = "ok",
+    [LOCK_BUSY] = "busy",
+    [LOCK_NO_SHARE] = "no_share",
+    [LOCK_REFUSED] = "refused",
+    [LOCK_NODE] = "node",
+    [LOCK_STALE] = "stale",
+};
+
 static const char *const errors[ERR_COUNT] = {
 #define X(name, label, text) [name] = label,
 #include "common/err.def"
@@ -138,6 +147,7 @@ struct metric_registry *metric_registry_create(const struct config *config, cons
     r->dims[DIM_SOURCE] = (struct metric_dim){"source", sources, SOURCES};
     r->dims[DIM_HANDSHAKE] = (struct metric_dim){"result", handshakes, HANDSHAKE_RESULTS};
     r->dims[DIM_RELOAD] = (struct metric_dim){"result", reloads, RELOAD_RESULTS};
+    r->dims[DIM_LOCK_STATUS] = (struct metric_dim){"result", lock_statuses, LOCK_STATUSES};
     r->metrics = metrics_create(defs, METRIC_COUNT, r->dims, DIMS);
     return r;
 }

@@ -82,6 +82,17 @@ static void add_peer(const struct routes *routes, json_t *json, const struct bus
     json_object_set_new(json, "backlog", is_heard ? json_integer((json_int_t)status->backlog) : json_null());
 }
 
+static json_t *strong_json(struct strong *strong, uint32_t index)
+{
+    static const char *const modes[] = {[STRONG_OUT] = "out", [STRONG_TAKING] = "taking", [STRONG_WAITING] = "waiting", [STRONG_READY] = "ready"};
+    struct strong_status status;
+    strong_region_status(strong, index, &status);
+    json_t *json = json_pack("{s:s,s:I,s:b,s:b,s:b}", "lease", status.is_heard ? modes[status.mode] : "unknown", "number", (json_int_t)status.number,
+                             "is_suspended", status.is_suspended, "is_connected", status.is_connected, "is_vote", status.is_vote);
+    json_object_set_new(json, "problem", status.problem[0] != '\0' ? json_string(status.problem) : json_null());
+    return json;
+}
+
 static json_t *region_json(const struct routes *routes, const char *name, uint32_t index)
 {
     struct bus_region_status status = {.problem = ""};
@@ -93,6 +104,9 @@ static json_t *region_json(const struct routes *routes, const char *name, uint32
         bus_region_status(routes->view->bus, index, &status);
     }
     json_object_set_new(json, "problem", status.problem[0] != '\0' ? json_string(status.problem) : json_null());
+    if (routes->view->strong != NULL) {
+        json_object_set_new(json, "strong", strong_json(routes->view->strong, index));
+    }
     if (is_own) {
         json_object_set_new(json, "published", json_integer((json_int_t)metrics_sum(routes->metrics, METRIC_BUS_PUBLISHED, 0)));
         json_object_set_new(json, "publish_failed", json_integer((json_int_t)metrics_sum(routes->metrics, METRIC_BUS_PUBLISH_FAILED, 0)));

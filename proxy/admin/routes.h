@@ -13,6 +13,7 @@
 #include "common/ketama.h"
 #include "common/metrics.h"
 #include "proxy/admin/ask.h"
+#include "proxy/strong/strong.h"
 
 /* Tells whether a component can do its work. `text` gets one line, or several, for people ("node 10.0.0.1:11211: not connected"), or
  * stays empty. Called on the admin server's thread: it must not block. */
@@ -28,6 +29,7 @@ struct admin_view {
     const struct namespaces *namespaces;
     const struct ketama *ring;
     struct bus *bus; /* or NULL */
+    struct strong *strong; /* or NULL */
 };
 
 struct invalidator;

@@ -8,7 +8,7 @@
 #include "common/clock.h"
 #include "common/credentials.h"
 #include "proxy/admin/http.h"
-#include "proxy/app/worker.h"
+#include "proxy/app/controller.h"
 #include "proxy/cache/sweep.h"
 #include "proxy/database/schema.h"
 #include "proxy/database/store.h"
@@ -37,6 +37,7 @@ struct app {
     struct schema_watch *schema;
     struct bus *bus;
     struct rules *rules;
+    struct controller controller;
     struct sweep *sweep;
     struct admin *admin;
     _Atomic uint32_t connection_count;
@@ -86,19 +87,19 @@ static bool spool_is_ready(void *ctx, char *text, size_t size)
     return bus_is_spool_ready(((struct app *)ctx)->bus, text, size);
 }
 
+static bool strong_hits_are_served(void *ctx, char *text, size_t size)
+{
+    return strong_is_ready(((struct app *)ctx)->controller.strong, text, size);
+}
+
 static bool all_rules_are_ready(void *ctx, char *text, size_t size)
 {
     return rules_are_ready(((struct app *)ctx)->rules, text, size);
 }
 
-/* One key, one worker. */
 static struct worker *worker_of(struct app *app, struct span key)
 {
-    uint32_t hash = 2166136261U; /* FNV-1a */
-    for (size_t i = 0; i < key.len; i++) {
-        hash = (hash ^ (unsigned char)key.data[i]) * 16777619U;
-    }
-    return app->workers[hash % app->worker_count];
+    return controller_worker(app->workers, app->worker_count, key);
 }
 
 static void invalidate_key(void *ctx, struct errand *errand)
@@ -282,7 +283,7 @@ static enum err start_admin(struct app *app)
     if (!config->has_admin) {
         return OK;
     }
-    struct admin_probe probes[6];
+    struct admin_probe probes[7];
     uint32_t count = 0;
     probes[count++] = (struct admin_probe){"pool", pool_is_ready, app};
     if (app->loader != NULL) {
@@ -298,11 +299,14 @@ static enum err start_admin(struct app *app)
     if (app->bus != NULL && bus_has_spool(app->bus)) {
         probes[count++] = (struct admin_probe){"spool", spool_is_ready, app};
     }
+    if (app->controller.strong != NULL) {
+        probes[count++] = (struct admin_probe){"strong", strong_hits_are_served, app};
+    }
     app->caches = xcalloc(app->worker_count, sizeof *app->caches);
     for (uint32_t i = 0; i < app->worker_count; i++) {
         app->caches[i] = worker_cache(app->workers[i]);
     }
-    struct admin_view view = {.config = config, .namespaces = &app->namespaces, .ring = app->ring, .bus = app->bus};
+    struct admin_view view = {.config = config, .namespaces = &app->namespaces, .ring = app->ring, .bus = app->bus, .strong = app->controller.strong};
     struct admin_options options = {
         .address = &config->admin,
         .unix_mode = config->unix_mode,
@@ -399,13 +403,19 @@ static enum err start(struct app *app)
             return err;
         }
     }
+    app->controller = (struct controller){.config = config, .log = app->log, .metrics = metrics, .workers = app->workers,
+                                          .worker_count = app->worker_count, .rules = app->rules};
+    err = controller_start(&app->controller, id + config->threads + 1, app->ring);
+    if (err != OK) {
+        return err;
+    }
     err = rules_start(app->rules, app->bus);
     if (err != OK) {
         log_error(app->log, "can not start the thread of the rules: %s", err_text(err));
         return err;
     }
     for (uint32_t i = 0; i < app->worker_count; i++) {
-        err = worker_start(app->workers[i], app->loader, app->writer, app->bus);
+        err = worker_start(app->workers[i], app->loader, app->writer, app->bus, app->controller.strong);
         if (err != OK) {
             log_error(app->log, "can not start worker %u: %s", i, err_text(err));
             return err;
@@ -446,6 +456,9 @@ static void stop(struct app *app)
     for (uint32_t i = 0; i < app->worker_count; i++) {
         worker_stop(app->workers[i]);
     }
+    if (app->controller.strong != NULL) {
+        strong_stop(app->controller.strong);
+    }
     if (app->bus != NULL) {
         bus_stop(app->bus);
     }
@@ -471,6 +484,7 @@ static void stop(struct app *app)
     free(app->fronts);
     metrics_baseline_destroy(&app->baseline);
     credentials_close(&app->credentials);
+    strong_destroy(&app->controller.strong);
     rules_destroy(&app->rules);
     bus_destroy(&app->bus);
     tls_destroy(&app->tls);

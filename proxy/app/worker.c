@@ -4,6 +4,7 @@
 
 #include "common/clock.h"
 #include "proxy/cache/invalidate.h"
+#include "proxy/cache/lock.h"
 #include "proxy/cache/rules.h"
 #include "proxy/cache/settle.h"
 #include "proxy/pool/churn.h"
@@ -135,6 +136,18 @@ void worker_apply(struct worker *w, struct delivery *delivery)
     mailbox_post(&w->loop.mailbox, &delivery->mail);
 }
 
+static void on_task(struct mail *mail, void *owner)
+{
+    struct worker *w = owner;
+    lock_serve(&w->cache, container_of(mail, struct strong_task, mail));
+}
+
+void worker_serve(struct worker *w, struct strong_task *task)
+{
+    task->mail.deliver = on_task;
+    mailbox_post(&w->loop.mailbox, &task->mail);
+}
+
 static void flush_loads(struct worker *w)
 {
     if (w->is_holding) {
@@ -225,11 +238,13 @@ static void *run(void *arg)
     return NULL;
 }
 
-enum err worker_start(struct worker *w, struct loader *loader, struct writer *writer, struct bus *bus)
+enum err worker_start(struct worker *w, struct loader *loader, struct writer *writer, struct bus *bus, struct strong *strong)
 {
     w->cache.loader = loader;
     w->cache.writer = writer;
     w->cache.bus = bus;
+    w->cache.strong = strong;
+    w->cache.validity = strong != NULL ? strong_validity(strong) : NULL;
     w->has_thread = pthread_create(&w->thread, NULL, run, w) == 0;
     return w->has_thread ? OK : ERR_NOMEM;
 }

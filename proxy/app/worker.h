@@ -32,13 +32,16 @@ enum err worker_create(const struct worker_context *context, uint32_t index, uin
 
 /* Starts the thread. Clients are accepted once every node has been tried, so that the first of them does not meet an empty pool, and once the
  * rules of the region are known, or rules_wait is over. */
-enum err worker_start(struct worker *worker, struct loader *loader, struct writer *writer, struct bus *bus);
+enum err worker_start(struct worker *worker, struct loader *loader, struct writer *writer, struct bus *bus, struct strong *strong);
 
 /* For what comes to it from other threads: its mailbox (any thread may post), and who may be given rules. */
 struct cache *worker_cache(struct worker *worker);
 
 /* Applies an invalidation of another region; any thread. */
 void worker_apply(struct worker *worker, struct delivery *delivery);
+
+/* Does in the pool what a sidecar asks for (cache/lock.h); any thread. */
+void worker_serve(struct worker *worker, struct strong_task *task);
 
 void worker_drain(struct worker *worker); /* no new clients; those that are there are answered and closed */
 bool worker_is_drained(struct worker *worker);
