@@ -14,6 +14,7 @@ from local.cluster import Cluster
 from local.mariadb import MariaDB
 from local.memcached import Memcached
 from local.outrigger import Outrigger
+from local.region import merged
 from racing import arena as arenas
 from racing.history import value_of
 from wan import Wan
@@ -42,10 +43,10 @@ def _namespaces(is_strong: bool) -> List[Dict[str, Any]]:
 
 
 class Rig:
-    """As a context it is started, and closed. Fails with wan.Unavailable. strong: changes to STRONG; namespaces: more of them."""
+    """As a context it is started, and closed. Fails with wan.Unavailable. config: changes to every sidecar's configuration."""
 
     def __init__(self, directory: Path, binary: Path, regions: int = 3, sidecars: int = 1, broken: Optional[str] = None, consistency: str = "eventual",
-                 wan: bool = False, delay_ms: int = 0, strong: Optional[Mapping[str, Any]] = None, namespaces: Sequence[Mapping[str, Any]] = ()):
+                 wan: bool = False, delay_ms: int = 0, config: Optional[Mapping[str, Any]] = None):
         names = REGIONS[:regions]
         directory.mkdir(parents=True, exist_ok=True)
         self.is_strong = consistency == "strong"
@@ -54,11 +55,11 @@ class Rig:
         self.cluster = Cluster(
             directory, regions=names, nodes=1, outriggers=sidecars, memory_mb=16, replica=True, schema=arenas.SCHEMA, binary=binary,
             prepare=self._prepare, nats_hosts={name: self.wan.address(name) for name in names} if self.wan else None,
-            config={"namespaces": [*_namespaces(self.is_strong), *namespaces], "database": arenas.DATABASE, "log": {"level": "info"},
-                    "max_clock_skew": f"{STRONG_SKEW_MS if self.is_strong else arenas.SKEW_MS}ms",
-                    "bus": {"ack_wait": "1s", "publish_timeout": "1s"},
-                    "pool": {"timeout": "300ms", "connect_timeout": "300ms", "retry_min": "20ms", "retry_max": "200ms"},
-                    **({"strong": {**STRONG, **(strong or {})}} if self.is_strong else {})})
+            config=merged({"namespaces": _namespaces(self.is_strong), "database": arenas.DATABASE, "log": {"level": "info"},
+                           "max_clock_skew": f"{STRONG_SKEW_MS if self.is_strong else arenas.SKEW_MS}ms",
+                           "bus": {"ack_wait": "1s", "publish_timeout": "1s"},
+                           "pool": {"timeout": "300ms", "connect_timeout": "300ms", "retry_min": "20ms", "retry_max": "200ms"},
+                           **({"strong": STRONG} if self.is_strong else {})}, config))
         self.primary: MariaDB = self.cluster.primary
         self.replica: MariaDB = self.cluster.replica
         self._place_databases(names)
