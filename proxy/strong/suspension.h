@@ -3,11 +3,12 @@
  * Threads: strong's thread.
  * Fails:   a waiter ends with ERR_UNAVAILABLE when fewer than a majority of the voters are usable, with ERR_TIMEOUT at its deadline. The region may be suspended all the same.
  *
- *   idle ──waiter──▶ a round: compare-and-set at all usable voters ──majority at one number──▶ proven ──one lease (and 5 %) since the first proof of that number──▶ waiters end OK
+ *   idle ──waiter──▶ a round: compare-and-set at all usable voters ──majority at one number──▶ proven ──one lease (and 5 %)──▶ waiters end OK
  *                      ▲    └── a higher record: number | 1, everything anew                    │
  *                      └──────── every third of the lease while somebody waits ◀────────────────┘
  *
- * A proof is as old as the beginning of its round, and good for one lease: a region that comes back after it waits lock_window + lease before it fills, and who was
+ * The lease wait is over when a majority that is proven now has each had the number, as one and the same voter (vote.generation), for a lease: a voter that lost
+ * its data between two others' answers does not count for the first of them. A proof is as old as the beginning of its round, and good for one lease: a region that comes back after it waits lock_window + lease before it fills, and who was
  * left out on the strength of it has passed its fence by then.
  */
 #ifndef PROXY_STRONG_SUSPENSION_H
@@ -15,7 +16,7 @@
 
 #include "proxy/strong/vote.h"
 
-#define SUSPENSION_WAITERS_MAX 4096
+#define SUSPENSION_WAITERS_MAX 16384
 
 struct suspension_context {
     const struct config *config;
@@ -36,6 +37,8 @@ struct suspension_vote {
     uint64_t round; /* in which the call was made */
     uint32_t tries; /* writes in this round */
     bool has_voted; /* in this round */
+    uint64_t since_us; /* since when it has had our number without a break, for certain; 0: it has not */
+    uint64_t generation; /* of the vote, then */
 };
 
 struct suspension {
@@ -43,7 +46,7 @@ struct suspension {
     uint64_t lease_us;
     uint64_t number;    /* odd; 0: nothing was seen of the region yet */
     uint64_t proven_us; /* when the last round that had a majority at `number` began; 0: none has */
-    uint64_t over_us;   /* the lease wait of `number` */
+    uint64_t over_us;   /* when the lease wait of `number` is over, for the majority of that round */
 
     bool is_round; /* one is under way */
     uint64_t round;
@@ -60,7 +63,7 @@ void suspension_init(struct suspension *suspension, const struct suspension_cont
 /* Ends the waiters with ERR_STOPPING; no call of its is under way any more: before the votes go. */
 void suspension_deinit(struct suspension *suspension, uint64_t now_us);
 
-/* OK: on_done will come, from suspension_step() or an answer at a vote. ERR_UNAVAILABLE, ERR_OVERLOAD: it will not. */
+/* OK: on_done will come, from suspension_step(). ERR_UNAVAILABLE, ERR_OVERLOAD: it will not. */
 enum err suspension_wait(struct suspension *suspension, struct suspension_waiter *waiter, uint64_t now_us);
 /* The waiter is not waiting any more (its region has answered after all): no on_done. What was written stays written. */
 void suspension_cancel(struct suspension *suspension, struct suspension_waiter *waiter);

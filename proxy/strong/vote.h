@@ -57,6 +57,7 @@ struct vote {
     char created[CREATED_SIZE]; /* of the bucket as we knew it; "": never seen */
     uint64_t info_seq;          /* its last message, by the last STREAM.INFO */
     uint64_t generation;        /* goes up with every blank: what a call knew before is not known any more */
+    bool is_suspect;            /* the next STREAM.INFO makes it blank, whatever it says */
     uint64_t blank_until_us;
     struct list calls; /* under way */
     char problem[160];
@@ -96,6 +97,8 @@ const char *vote_problem(const struct vote *vote, uint64_t now_us);
 
 void vote_call_init(struct vote_call *call, struct vote *vote, uint32_t region, void (*on_done)(struct vote_call *call, enum err err, uint64_t now_us), void *ctx);
 bool vote_call_is_under_way(const struct vote_call *call);
+/* Whether call->record is what was there when we last looked, and the voter is still the same. */
+bool vote_call_knows(const struct vote_call *call);
 /* Its on_done does not come any more. A write may have been stored, or be yet. */
 void vote_call_cancel(struct vote_call *call);
 
