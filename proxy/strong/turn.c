@@ -180,7 +180,7 @@ static void tell_share(struct strong *strong, uint64_t now_us)
 {
     const struct holder *holder = &strong->holder;
     struct share_lease lease = {
-        .is_holder = holder->is_elected && holder->mode >= STRONG_WAITING && holder->taken_over_us != 0,
+        .is_holder = holder->mode >= STRONG_WAITING && holder->taken_over_us != 0,
         .mode = holder->mode,
         .valid_until_us = holder->valid_until_us,
         .number = holder->number,
@@ -219,7 +219,7 @@ static void update_status(struct strong *strong, uint64_t now_us)
     }
     metrics_set(strong->metrics, METRIC_STRONG_SERVES, 0, now_us < strong->share.serve_until_us);
     metrics_set(strong->metrics, METRIC_STRONG_VOTES, 0, voters_usable(&strong->votes, now_us));
-    metrics_set(strong->metrics, METRIC_STRONG_IS_HOLDER, 0, strong->holder.is_elected);
+    metrics_set(strong->metrics, METRIC_STRONG_IS_HOLDER, 0, election_is_won(&strong->election));
 }
 
 static uint64_t step(struct strong *strong)
