@@ -12,7 +12,7 @@
 #define BUCKET_ENTRIES 16
 
 struct bucket_entry {
-    char subject[64];
+    char subject[SUBJECT_MAX];
     uint64_t seq;
     char data[64];
 };
