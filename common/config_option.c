@@ -15,7 +15,7 @@ static const char *const heartbeat_names[] = {"auto", "off", NULL};
 static const char *const versions_names[] = {"auto", "on", "off", NULL};
 #ifdef OUTRIGGER_TEST_HOOKS
 static const char *const guard_names[] = {"none", "fill_cas", "tombstone_version", "as_of", "skew", "post_write_tombstone", "strong_lease_wait", "strong_from_sending", "strong_blank_vote",
-                                          "strong_blank_reconnection", "strong_create", "strong_comeback_wait", "strong_proof_age", NULL};
+                                          "strong_create", "strong_comeback_wait", "strong_proof_age", NULL};
 #endif
 static const char *const tls_version_names[] = {"1.2", "1.3", NULL};
 static const char *const log_names[] = {"debug", "info", "warn", "error", NULL};

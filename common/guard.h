@@ -19,7 +19,6 @@ enum guard {
     GUARD_STRONG_LEASE_WAIT,        /* who suspends a region waits until its lease has run out */
     GUARD_STRONG_FROM_SENDING,      /* a lease is valid from before its renewal was sent */
     GUARD_STRONG_BLANK_VOTE,        /* a voter that may have lost what it knew is no vote for one lease */
-    GUARD_STRONG_BLANK_RECONNECTION, /* … and so may one that was reconnected */
     GUARD_STRONG_CREATE,            /* a record that is missing is made only under a valid lease, or with a higher number */
     GUARD_STRONG_COMEBACK_WAIT,     /* who comes back waits before it serves */
     GUARD_STRONG_PROOF_AGE,         /* a proof that a region is suspended is good for one lease */

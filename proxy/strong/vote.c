@@ -159,9 +159,7 @@ static void end_all(struct vote *v, uint64_t now_us)
 /* The bucket is gone, or is not what it was: it is looked for anew. */
 static void lose(struct vote *v, bool has_gone_back, uint64_t now_us)
 {
-    if (has_gone_back) {
-        v->is_suspect = true;
-    }
+    v->has_gone_back = v->has_gone_back || has_gone_back;
     ask_info(v, now_us);
     end_all(v, now_us);
 }
@@ -308,18 +306,21 @@ static void on_written(struct vote_call *call, enum err err, const struct answer
 static void on_info(struct vote *v, const struct stream_info *info, uint64_t now_us)
 {
     bool is_new = strcmp(v->created, info->created) != 0;
-    bool is_blank = is_new || v->is_suspect || info->last_seq < v->info_seq;
+    bool has_gone_back = !is_new && (v->has_gone_back || info->last_seq < v->info_seq);
     if (is_new) {
         log_info(v->log, "strong: the voter %s %s; it is no vote for one lease", v->name,
                  v->created[0] == '\0' ? "is seen for the first time" : "has lost what it knew");
+    } else if (has_gone_back) {
+        log_error(v->log, "strong: the voter %s has gone back, and forgotten what it had acknowledged: its NATS must sync (sync_interval: always), or have replicas",
+                  v->name);
     }
     memcpy(v->created, info->created, sizeof v->created);
     v->info_seq = info->last_seq;
-    v->is_suspect = v->was_refused = false;
+    v->has_gone_back = v->was_refused = false;
     v->state = VOTE_THERE;
     v->due_us = UINT64_MAX;
     backoff_reset(&v->backoff);
-    if (is_blank) {
+    if (is_new || has_gone_back) {
         v->generation++;
         v->blank_until_us = now_us + (guard_is_on(v->config, GUARD_STRONG_BLANK_VOTE) ? v->lease_us : 0);
     }
@@ -368,7 +369,6 @@ void vote_on_answer(struct vote *v, uint64_t number, const struct incoming *mess
 void vote_on_up(struct vote *v, uint64_t now_us)
 {
     v->problem[0] = '\0';
-    v->is_suspect = v->is_suspect || guard_is_on(v->config, GUARD_STRONG_BLANK_RECONNECTION);
     backoff_reset(&v->backoff);
     ask_info(v, now_us);
     end_all(v, now_us);

@@ -10,9 +10,9 @@
  *    │                └──▶ there: blank for a lease, then usable ──the bucket is gone, anew, or went back──▶ asking
  *    └──on_down── any
  *
- * A voter that may have lost what it knew is no vote for one lease (the model's `blank`), counted from when we saw it. That is so when its bucket's
- * `created` is not what we knew, and whenever a connection is made: NATS acknowledges before it has synced, so a server that was cut off its power
- * can be back with less and the same `created`, and from here that looks like any other reconnection.
+ * A voter that may have lost what it knew is no vote for one lease (the model's `blank`), counted from when we saw it: when its bucket's `created`
+ * is not what we knew, or is seen for the first time; also when its numbers have gone back. (That can not be relied on: who has not seen the
+ * higher ones does not notice. A voter must not forget a part of what it has acknowledged, so a NATS of one server must sync every message.)
  *
  * Every `now_us` that comes with an answer must be taken after the answer was received: waits are counted from it.
  */
@@ -57,7 +57,7 @@ struct vote {
     char created[CREATED_SIZE]; /* of the bucket as we knew it; "": never seen */
     uint64_t info_seq;          /* its last message, by the last STREAM.INFO */
     uint64_t generation;        /* goes up with every blank: what a call knew before is not known any more */
-    bool is_suspect;            /* the next STREAM.INFO makes it blank, whatever it says */
+    bool has_gone_back;         /* its numbers did; not dealt with yet */
     uint64_t blank_until_us;
     struct list calls; /* under way */
     char problem[160];
