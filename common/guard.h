@@ -16,6 +16,9 @@ enum guard {
     GUARD_AS_OF,                /* a replica's rows are as old as its newest heartbeat says */
     GUARD_SKEW,                 /* an event leaves an entry alone only if it is newer by more than max_clock_skew */
     GUARD_POST_WRITE_TOMBSTONE, /* a written value that can not be stored leaves a tombstone */
+    GUARD_STRONG_SHARE,         /* a strong namespace is served from the cache only under a share of the region's lease */
+    GUARD_STRONG_LOCK,          /* a key is locked before it is written */
+    GUARD_STRONG_LOCKING_READ,  /* what a strong namespace stores was loaded with a locking read */
 };
 
 #ifdef OUTRIGGER_TEST_HOOKS
