@@ -22,6 +22,9 @@ enum guard {
     GUARD_STRONG_CREATE,            /* a record that is missing is made only under a valid lease, or with a higher number */
     GUARD_STRONG_COMEBACK_WAIT,     /* who comes back waits before it serves */
     GUARD_STRONG_PROOF_AGE,         /* a proof that a region is suspended is good for one lease */
+    GUARD_STRONG_SHARE,         /* a strong namespace is served from the cache only under a share of the region's lease */
+    GUARD_STRONG_LOCK,          /* a key is locked before it is written */
+    GUARD_STRONG_LOCKING_READ,  /* what a strong namespace stores was loaded with a locking read */
 };
 
 #ifdef OUTRIGGER_TEST_HOOKS
