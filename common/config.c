@@ -99,6 +99,31 @@ static void complete(struct config *config)
     }
 }
 
+static bool has_strong(const struct config *config)
+{
+    for (uint32_t i = 0; i < config->namespace_count; i++) {
+        if (config->namespaces[i].consistency == CONSISTENCY_STRONG) {
+            return true;
+        }
+    }
+    return false;
+}
+
+/* Where a namespace is strong there is the section, and nobody empties nodes: their locks would go with what they have. */
+static void complete_strong(struct config *config, const struct config_read *read)
+{
+    if (!has_strong(config)) {
+        return;
+    }
+    if (config->strong == NULL && config_read_mark(read, &config->strong, "strong") == NULL) {
+        config->strong = xcalloc(1, sizeof *config->strong);
+        config_option_default(config_option_strong, config->strong, NULL);
+    }
+    if (config_read_mark(read, &config->flush_all, "flush_all") == NULL) {
+        config->flush_all = FLUSH_RULE;
+    }
+}
+
 static struct config *create(void)
 {
     struct config *config = xcalloc(1, sizeof *config);
@@ -133,6 +158,7 @@ enum err config_parse(const char *name, struct span text, FILE *problems, struct
         config_read_root(&read, config_option_root, config);
         config->has_admin = config_read_mark(&read, config, "admin") != NULL;
         complete(config);
+        complete_strong(config, &read);
         config_check(config, &read);
         config_read_deinit(&read);
         yaml_document_delete(&document);
@@ -223,6 +249,15 @@ enum err config_plain(const char *pool, const char *listen, FILE *problems, stru
     complete(config);
     config_check(config, &nothing);
     return finish(config, &found, problems, out);
+}
+
+void config_warn(const struct config *config, const char *name, FILE *out)
+{
+    if (config->strong != NULL && config_voters(config) == 2) {
+        fprintf(out, "%s: warning: strong: two votes: when either NATS is away no strong namespace can be written, nor read from the cache; "
+                     "name a witness (strong.witnesses)\n",
+                name);
+    }
 }
 
 void config_destroy(struct config **config)

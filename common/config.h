@@ -101,6 +101,7 @@ struct config_database {
     char *tls_ca; /* or NULL */
 };
 
+#define CONFIG_VOTERS_MAX 16
 #define CONFIG_SERVERS_MAX 16 /* in the URL of a NATS */
 
 /* TLS towards a NATS. */
@@ -187,7 +188,7 @@ struct config {
     uint32_t idle_timeout_ms; /* 0: never */
     uint64_t max_client_buffer;
     char *credentials_file; /* or NULL: nobody needs to authenticate */
-    enum flush_mode flush_all;
+    enum flush_mode flush_all; /* where a namespace is strong never FLUSH_NODES */
     struct config_pool pool;
     struct config_namespace *namespaces; /* as listed; always contains the default namespace "" */
     uint32_t namespace_count;
@@ -218,6 +219,15 @@ enum err config_parse(const char *name, struct span text, FILE *problems, struct
 enum err config_plain(const char *pool, const char *listen, FILE *problems, struct config **out);
 
 void config_destroy(struct config **config);
+
+/* Prints a line for what is allowed, but not wise. `name` stands for the file. */
+void config_warn(const struct config *config, const char *name, FILE *out);
+
+/* How many NATS have a vote, where a namespace is strong: the own region's, the peers' and the witnesses. */
+static inline uint32_t config_voters(const struct config *config)
+{
+    return 1 + (config->bus != NULL ? config->bus->peer_count : 0) + config->strong->witness_count;
+}
 
 /* Every option with its default and help, as text for --help. */
 void config_describe(FILE *out);

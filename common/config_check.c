@@ -429,6 +429,101 @@ static void check_bus(const struct config *config, const struct config_read *rea
     }
 }
 
+/* ---- strong consistency ---- */
+
+/* What a strong namespace can not do with, or without. */
+static void check_strong_namespace(const struct config *config, const struct config_read *read, uint32_t i)
+{
+    const struct config_namespace *ns = &config->namespaces[i];
+    uint32_t line = line_of(read, &ns->consistency, "consistency", ns, NULL);
+    if (ns->read != READ_THROUGH && is_sound(read, &ns->read, "read")) {
+        config_problems_add(read->problems, line, "namespaces[%u].consistency: \"strong\" needs read: through: nobody knows when a value was true that clients store", i);
+    }
+    if (config->bus == NULL && is_sound(read, &config->bus, "bus")) {
+        config_problems_add(read->problems, line, "namespaces[%u].consistency: \"strong\" needs a bus section: regions, or sidecars of one, agree over NATS", i);
+    }
+    if (ns->read != READ_THROUGH && config->database == NULL && is_sound(read, &config->database, "database")) {
+        config_problems_add(read->problems, line, "namespaces[%u].consistency: \"strong\" needs a database section", i);
+    }
+    if (ns->stale_while_revalidate_s > 0 && is_sound(read, &ns->stale_while_revalidate_s, "stale_while_revalidate")) {
+        config_problems_add(read->problems, line_of(read, &ns->stale_while_revalidate_s, "stale_while_revalidate", ns, NULL),
+                            "namespaces[%u].stale_while_revalidate: can not go with consistency: strong", i);
+    }
+}
+
+static void check_witnesses(const struct config *config, const struct config_read *read)
+{
+    const struct config_strong *strong = config->strong;
+    for (uint32_t i = 0; i < strong->witness_count; i++) {
+        const char *name = strong->witnesses[i].region;
+        uint32_t line = line_of(read, &strong->witnesses[i].region, "name", NULL, NULL);
+        char path[32];
+        snprintf(path, sizeof path, "strong.witnesses[%u]", i);
+        check_access(&strong->witnesses[i].access, read, path);
+        bool is_region = name != NULL && config->region != NULL && strcmp(name, config->region) == 0;
+        for (uint32_t j = 0; name != NULL && config->bus != NULL && j < config->bus->peer_count; j++) {
+            is_region = is_region || (config->bus->peers[j].region != NULL && strcmp(name, config->bus->peers[j].region) == 0);
+        }
+        if (is_region) {
+            config_problems_add(read->problems, line, "%s.name: \"%s\" is a region, whose NATS has a vote already", path, name);
+        }
+        for (uint32_t j = 0; j < i && name != NULL; j++) {
+            if (strong->witnesses[j].region != NULL && strcmp(name, strong->witnesses[j].region) == 0) {
+                config_problems_add(read->problems, line, "%s.name: \"%s\" is already that of strong.witnesses[%u]", path, name, j);
+                break;
+            }
+        }
+    }
+    uint32_t voters = config_voters(config);
+    if (voters > CONFIG_VOTERS_MAX) {
+        config_problems_add(read->problems, line_of(read, &strong->witnesses, "witnesses", &config->bus->peers, "peers"),
+                            "strong.witnesses: with this region, its peers and the witnesses there are %u votes, more than %u", voters, CONFIG_VOTERS_MAX);
+    }
+}
+
+/* A write must have time left for its statement when a region had to be suspended first: locks are asked for until prepare_timeout, then its lease
+ * runs out, which begins anew with the round that suspends it; and clocks differ (proxy/strong/strong.h, STRONG_SKEWS). */
+static void check_windows(const struct config *config, const struct config_read *read)
+{
+    const struct config_strong *strong = config->strong;
+    bool is_given_one = is_given(read, &strong->lock_window_ms, "lock_window") || is_given(read, &config->strong, "strong");
+    uint64_t least_ms = strong->prepare_timeout_ms + 2ULL * strong->lease_ms + 3ULL * config->max_clock_skew_ms + 1000;
+    if (strong->lock_window_ms < least_ms && is_sound(read, &strong->lock_window_ms, "lock_window") && is_sound(read, &strong->lease_ms, "lease") &&
+        is_sound(read, &strong->prepare_timeout_ms, "prepare_timeout") && is_sound(read, &config->max_clock_skew_ms, "max_clock_skew")) {
+        config_problems_add(read->problems,
+                            is_given_one ? line_of(read, &strong->lock_window_ms, "lock_window", &config->strong, "strong")
+                                         : line_of(read, &config->max_clock_skew_ms, "max_clock_skew", NULL, NULL),
+                            "strong.lock_window: must be at least prepare_timeout, twice lease, three times max_clock_skew and a second together, which are "
+                            "%" PRIu64 "ms: else a write that has to suspend a region has no time left",
+                            least_ms);
+    }
+}
+
+static void check_strong(const struct config *config, const struct config_read *read)
+{
+    bool is_wanted = false;
+    for (uint32_t i = 0; i < config->namespace_count; i++) {
+        bool is_strong = config->namespaces[i].consistency == CONSISTENCY_STRONG;
+        is_wanted = is_wanted || is_strong || !is_sound(read, &config->namespaces[i].consistency, "consistency");
+        if (is_strong) {
+            check_strong_namespace(config, read, i);
+        }
+    }
+    if (!is_wanted && config->strong != NULL && is_sound(read, &config->namespaces, "namespaces")) {
+        config_problems_add(read->problems, line_of(read, &config->strong, "strong", NULL, NULL), "strong: is used only where a namespace has consistency: strong");
+        return;
+    }
+    if (config->strong == NULL) {
+        return;
+    }
+    if (config->flush_all == FLUSH_NODES && is_sound(read, &config->flush_all, "flush_all")) {
+        config_problems_add(read->problems, line_of(read, &config->flush_all, "flush_all", NULL, NULL),
+                            "flush_all: \"nodes\" can not go with consistency: strong: the locks of writes under way would go, too; rule or refuse");
+    }
+    check_witnesses(config, read);
+    check_windows(config, read);
+}
+
 void config_check(const struct config *config, const struct config_read *read)
 {
     check_listen(config, read);
@@ -449,4 +544,5 @@ void config_check(const struct config *config, const struct config_read *read)
     if (config->bus != NULL) {
         check_bus(config, read);
     }
+    check_strong(config, read);
 }

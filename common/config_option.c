@@ -9,12 +9,15 @@ const char config_option_required[] = "required";
 static const char *const read_names[] = {"aside", "through", NULL};
 static const char *const write_names[] = {"aside", "through", NULL};
 static const char *const kind_names[] = {"table", "entries", NULL};
+static const char *const consistency_names[] = {"eventual", "strong", NULL};
 static const char *const on_set_names[] = {"local", "invalidate", NULL};
 static const char *const flush_names[] = {"nodes", "rule", "refuse", NULL};
 static const char *const heartbeat_names[] = {"auto", "off", NULL};
 static const char *const versions_names[] = {"auto", "on", "off", NULL};
 #ifdef OUTRIGGER_TEST_HOOKS
-static const char *const guard_names[] = {"none", "fill_cas", "tombstone_version", "as_of", "skew", "post_write_tombstone", NULL};
+static const char *const guard_names[] = {"none", "fill_cas", "tombstone_version", "as_of", "skew", "post_write_tombstone",
+                                          "strong_lease_wait", "strong_from_sending", "strong_blank_vote", "strong_create", "strong_comeback_wait",
+                                          "strong_proof_age", "strong_share", "strong_lock", "strong_locking_read", NULL};
 #endif
 static const char *const tls_version_names[] = {"1.2", "1.3", NULL};
 static const char *const log_names[] = {"debug", "info", "warn", "error", NULL};
@@ -61,6 +64,7 @@ static const char *const log_names[] = {"debug", "info", "warn", "error", NULL};
 
 const struct config_section *const config_option_root = &root_section;
 const struct config_section *const config_option_namespace = &namespace_section;
+const struct config_section *const config_option_strong = &strong_section;
 
 /* Once more, to see that every field has the type that its option writes. */
 #undef BEGIN
@@ -83,6 +87,7 @@ const struct config_section *const config_option_namespace = &namespace_section;
 #undef SECTION_HERE
 #undef SECTION_IF
 #undef SECTIONS
+#define config_witness config_peer /* a section of its own for the same struct */
 #define TYPE_OF(tag, f, type) _Static_assert(_Generic(((struct tag *)0)->f, type: 1, default: 0), #tag "." #f " is not a " #type);
 #define BEGIN(name, tag)
 #define END(name, tag, brief)
@@ -106,6 +111,7 @@ const struct config_section *const config_option_namespace = &namespace_section;
 #define SECTION_IF(tag, f, k, s, ...) TYPE_OF(tag, f, struct config_##s *)
 #define SECTIONS(tag, f, n, k, s, ...) TYPE_OF(tag, f, struct config_##s *) TYPE_OF(tag, n, uint32_t)
 #include "common/config.def"
+#undef config_witness
 
 /* ---- setting ---- */
 

@@ -58,6 +58,7 @@ struct config_section {
 extern const char config_option_required[];
 extern const struct config_section *const config_option_root;      /* of struct config */
 extern const struct config_section *const config_option_namespace; /* of struct config_namespace */
+extern const struct config_section *const config_option_strong;    /* of struct config_strong */
 
 bool config_option_is_scalar(const struct config_option *option); /* set from one piece of text */
 

@@ -12,7 +12,7 @@
 
 static const char *const origin_words[ORIGIN_COUNT] = {
     [ORIGIN_MISS] = "miss",         [ORIGIN_HIT] = "hit",           [ORIGIN_LOADED] = "loaded", [ORIGIN_STALE] = "stale",
-    [ORIGIN_NEGATIVE] = "negative", [ORIGIN_TOMBSTONE] = "tombstone", [ORIGIN_LEASE] = "lease",
+    [ORIGIN_NEGATIVE] = "negative", [ORIGIN_TOMBSTONE] = "tombstone", [ORIGIN_LEASE] = "lease",     [ORIGIN_LOCK] = "lock",
 };
 
 /* --- questions --- */
@@ -91,6 +91,7 @@ void entry_set_bytes(json_t *object, const char *name, const char *name64, struc
 static bool has_entry(const struct ask *ask)
 {
     return ask->reply.status == REPLY_VALUE || ask->reply.origin == ORIGIN_TOMBSTONE || ask->reply.origin == ORIGIN_LEASE ||
+           ask->reply.origin == ORIGIN_LOCK ||
            (ask->reply.origin == ORIGIN_NEGATIVE && ask->kind == ASK_PEEK);
 }
 

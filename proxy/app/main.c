@@ -51,6 +51,7 @@ int main(int argc, char **argv)
         fprintf(stderr, "outrigger: the configuration is not usable\n");
         return 2;
     }
+    config_warn(config, options.config != NULL ? options.config : "--pool", stderr);
     int status = 0;
     if (options.action == ACTION_INIT_DATABASE) {
         status = status_of(schema_init(config, &store_mysql, stdout));

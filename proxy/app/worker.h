@@ -25,6 +25,8 @@ struct worker_context {
     struct front **fronts;           /* each worker puts its own in here when it is created */
 };
 
+struct strong;
+struct strong_task;
 struct worker;
 
 /* `listen_fds`: one for each of config.listen, taken over. */

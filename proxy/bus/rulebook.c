@@ -98,6 +98,7 @@ static enum err send_record(struct rulebook *b, struct record *record, uint64_t 
             return err;
         }
         out.data = span_of(text, len);
+        out.has_expected = true; /* that there is none: written again it would get behind what was written since */
     }
     enum err err = b->transport->ops->send(b->transport, &out);
     free(text);
@@ -144,6 +145,8 @@ void rulebook_on_recorded(struct rulebook *b, uint64_t number, const struct inco
     if (err == OK && (stream == NULL || strcmp(stream, b->stream) != 0)) {
         log_error(b->log, "bus: another stream than %s has the subjects of its bucket", b->stream);
         err = ERR_BUS;
+    } else if (err != OK && answer.err_code == JETSTREAM_WRONG_LAST_SEQUENCE && !record->is_removal) { /* it is there, or was, and has been removed */
+        err = OK;
     }
     if (err == OK || err == ERR_BUS) {
         if (err == ERR_BUS) {

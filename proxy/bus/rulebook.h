@@ -10,6 +10,7 @@
  *    └──on_down── any
  *
  * An entry's key is "<hash of its pattern>.<version>", so an entry is written once and never changed: there is nothing to compete for.
+ * That it is written once is demanded of the server, too: the order in which the watch tells is then that in which rules were first recorded (rules_catch_up()).
  *
  * A removed one stays behind as a marker, by which those that were away learn that it has been removed, and not lost.
  */

@@ -25,6 +25,8 @@ void cache_init(struct cache *cache, const struct config *config, const struct n
     cache->loader = NULL;
     cache->writer = NULL;
     cache->bus = NULL;
+    cache->strong = NULL;
+    cache->validity = NULL;
     list_init(&cache->settling);
     cache->rulebook = NULL;
     cache->rules = NULL;
@@ -58,6 +60,15 @@ void cache_observe(struct cache *cache, uint64_t version)
         log_warn(cache->log, "cache: met a version further ahead of this clock than max_clock_skew (%u ms): check the clocks (NTP)",
                  cache->config->max_clock_skew_ms);
         metrics_add(cache->metrics, METRIC_ERRORS, metric_index2(SOURCE_CLOCK, ERR_COUNT, ERR_INVALID), 1);
+    }
+}
+
+void cache_observe_entry(struct cache *cache, const struct namespace *namespace, uint64_t version)
+{
+    if (unlikely(namespace_is_strong(namespace))) {
+        version_observe(&cache->clock, version, guard_wall_ms(cache->config));
+    } else {
+        cache_observe(cache, version);
     }
 }
 

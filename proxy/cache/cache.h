@@ -10,6 +10,7 @@
  *                   A hit that a rule hides is taken out of the pool first (hide.c); in an aside namespace it is a miss (covered.c)
  *   DELETE:         delete in an aside namespace, tombstone in a through one (invalidate.c), then publish (publish.c) ──▶ on_done
  *   remote event:   bus ⇢ invalidate ──▶ delivery_done
+ *   strong:         a write locks its key in every region first (writing_strong.c, change.c ⇢ proxy/strong ⇢ lock.c in each region)
  */
 #ifndef PROXY_CACHE_CACHE_H
 #define PROXY_CACHE_CACHE_H
@@ -23,6 +24,7 @@
 #include "proxy/pool/pool.h"
 #include "proxy/protocol/reply.h"
 #include "proxy/protocol/request.h"
+#include "proxy/strong/strong.h"
 
 struct cache {
     const struct config *config;
@@ -35,6 +37,8 @@ struct cache {
     struct loader_intake intake; /* loads of this turn; flushed at its end */
     struct writer *writer; /* or NULL */
     struct bus *bus;       /* or NULL */
+    struct strong *strong; /* or NULL: no namespace is strong */
+    const struct strong_validity *validity; /* the share of the region's lease; or NULL: none */
     struct list settling;  /* writes in doubt (settle.c) */
     struct rules *rulebook; /* where a rule is asked for (rules.h) */
     const struct glob_index *rules; /* those in force; NULL: there are none */
@@ -138,5 +142,7 @@ uint64_t cache_random(struct cache *cache, uint64_t limit);
 uint64_t cache_version(struct cache *cache);
 /* Moves the clock past a version that was seen; one from beyond max_clock_skew is counted and logged. */
 void cache_observe(struct cache *cache, uint64_t version);
+/* The same for what an entry has. In a strong namespace it may be a lock's, which lies in the future. */
+void cache_observe_entry(struct cache *cache, const struct namespace *namespace, uint64_t version);
 
 #endif

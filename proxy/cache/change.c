@@ -1,5 +1,7 @@
 #include "proxy/cache/change.h"
 
+#include "proxy/cache/fill.h"
+#include "proxy/cache/freshness.h"
 #include "proxy/cache/invalidate.h"
 #include "proxy/cache/owe.h"
 #include "proxy/cache/publish.h"
@@ -36,6 +38,73 @@ static void on_invalidated(void *ctx, enum err err, enum invalidate_result resul
     publish_start(op, version);
 }
 
+/* --- in a strong namespace --- */
+
+static void on_prepared(struct strong_write *write)
+{
+    struct operation *op = write->ctx;
+    enum err err = write->err;
+    char text[STRONG_TEXT];
+    snprintf(text, sizeof text, "%s", write->text);
+    strong_finish(op->cache->strong, write, true);
+    if (err != OK) {
+        operation_fail(op, "not invalidated everywhere: %s; send it again", text[0] != '\0' ? text : err_text(err));
+        return;
+    }
+    op->reply.cas = cache_version(op->cache);
+    op->reply.size = op->request.value_len;
+    operation_done(op, op->request.op == OP_DELETE ? REPLY_DELETED : REPLY_STORED);
+}
+
+static void invalidate_strongly(struct operation *op)
+{
+    struct cache *cache = op->cache;
+    if (cache->strong == NULL || cache->is_stopping) {
+        operation_fail(op, "not invalidated: %s", err_text(cache->is_stopping ? ERR_STOPPING : ERR_UNAVAILABLE));
+        return;
+    }
+    struct strong_write *write = strong_write_create(STRONG_INVALIDATE, op->request.key);
+    write->reply_to = &cache->loop->mailbox;
+    write->on_prepared = on_prepared;
+    write->ctx = op;
+    strong_prepare(cache->strong, write);
+}
+
+static void on_looked(struct node_call *call, enum err err, const struct meta_reply *reply, struct chunk *chunk)
+{
+    struct operation *op = container_of(call, struct operation, call);
+    if (err != OK) {
+        operation_fail_node(op, err);
+        return;
+    }
+    if (reply->status != META_HD && reply->status != META_EN) {
+        operation_refused(op, reply);
+        return;
+    }
+    bool has_value = reply->status == META_HD && !reply->won && !reply->wait && !reply->stale &&
+                     !freshness_is_hidden(reply->cas, cache_rule(op->cache, op->request.key));
+    if (reply->status == META_HD && reply->won) { /* our look took the lease of a tombstone: it must be winnable again */
+        lease_give_back(op->cache, op->namespace, op->request.key, op->home, reply->cas, true);
+    }
+    if (has_value && reply->cas == op->request.cas) {
+        invalidate_strongly(op);
+        return;
+    }
+    op->reply.cas = 0;
+    operation_done(op, has_value ? REPLY_EXISTS : REPLY_NOT_FOUND);
+}
+
+/* The client's `cas`: there must be an entry, and it must have the CAS that is named. */
+static void look(struct operation *op)
+{
+    struct meta_request meta = {.command = META_GET, .with = META_WANT_CAS, .key = op->request.key};
+    op->call.on_reply = on_looked;
+    enum err err = cache_submit(op->cache, op->home, &meta, (struct span){NULL, 0}, NULL, &op->call);
+    if (err != OK) {
+        operation_fail_node(op, err);
+    }
+}
+
 void change_start(struct operation *op)
 {
     const struct request *request = &op->request;
@@ -45,6 +114,10 @@ void change_start(struct operation *op)
         return;
     }
     op->is_exclusive = true;
+    if (namespace_is_strong(op->namespace)) {
+        request->with & META_CAS ? look(op) : invalidate_strongly(op);
+        return;
+    }
     struct change *change = xmalloc(sizeof *change);
     /* After the application's own change of the database, which it made before it sent this. */
     change->version = cache_version(op->cache);

@@ -3,6 +3,7 @@
 #include "common/guard.h"
 #include "proxy/cache/invalidate.h"
 #include "proxy/cache/freshness.h"
+#include "proxy/cache/lock.h"
 #include "proxy/cache/read.h"
 
 struct fill_call {
@@ -109,6 +110,9 @@ static void on_given_back(struct node_call *call, enum err err, const struct met
 void lease_give_back(struct cache *cache, const struct namespace *namespace, struct span key, uint32_t home, uint64_t lease,
                      bool is_tombstone)
 {
+    if (unlikely(lock_is_live(cache, namespace, lease))) {
+        return;
+    }
     struct fill_call *f = call_create(cache, namespace, key, home);
     f->call.on_reply = on_given_back;
     struct meta_request meta = {.command = META_DELETE, .with = META_CAS, .key = key, .cas = lease};

@@ -66,7 +66,7 @@ static inline uint32_t tombstone_drops(const struct namespace *namespace)
     return namespace->config->stale_while_revalidate_s > 0 ? 0 : META_DROP_VALUE;
 }
 
-/* Gives a lease back: the stub or tombstone with this CAS goes, or becomes a tombstone that can be won again. */
+/* Gives a lease back: the stub or tombstone with this CAS goes, or becomes a tombstone that can be won again. That of a live lock is nobody's to give. */
 void lease_give_back(struct cache *cache, const struct namespace *namespace, struct span key, uint32_t home, uint64_t lease,
                      bool is_tombstone);
 

@@ -61,6 +61,22 @@ static inline bool freshness_is_hidden(uint64_t entry_version, uint64_t rule_ver
     return !freshness_allows(entry_version, rule_version);
 }
 
+/* A lock of a strong namespace (proxy/strong) is a tombstone from the future: its version is when it ends. Like every tombstone it takes the
+ * leases of those who load, and while it lives nobody wins one anew. It lives while it lies further ahead of the clock than any tombstone can that was
+ * made for the present: the skew, and once more, because a clock that is ahead may have been moved past a rule. Its writer, whose clock is another,
+ * must be done STRONG_SKEWS before it ends, and so before anybody takes it for dead. */
+static inline bool freshness_is_lock(uint64_t tombstone_version, uint64_t now_ms, uint32_t skew_ms)
+{
+    return version_ms(tombstone_version) > now_ms + 2ULL * skew_ms;
+}
+
+/* How long its node must keep a lock, in seconds: until every clock takes it for dead; and memcached counts whole seconds. */
+static inline uint64_t freshness_lock_ttl_s(uint64_t lock_version, uint64_t now_ms, uint32_t skew_ms)
+{
+    uint64_t end_ms = version_ms(lock_version) + 2ULL * skew_ms;
+    return (end_ms > now_ms ? end_ms - now_ms + 999 : 0) / 1000 + 1;
+}
+
 /* The version of the tombstone that an invalidation leaves on an entry: strictly newer than what is there. Not older, because what is there may
  * be a tombstone that covers more; and not equal, because an unchanged CAS would leave the guards of fills and of joined loads that began before
  * the invalidation in force. `now` is a new version of the clock that has seen the entry's; where even that is not newer (an entry from beyond the

@@ -47,7 +47,7 @@ void hide_start(const struct hide *hide, void (*on_done)(void *ctx, enum err err
     cache->pending++;
     struct meta_request meta = {.command = META_DELETE, .with = META_CAS, .key = hide->key, .cas = hide->seen};
     if (hide->namespace->config->read == READ_THROUGH) {
-        cache_observe(cache, hide->seen);
+        cache_observe_entry(cache, hide->namespace, hide->seen);
         meta.with |= META_INVALIDATE | META_TTL | META_VERSION | (hide->drops ? META_DROP_VALUE : tombstone_drops(hide->namespace));
         meta.ttl = hide->namespace->config->tombstone_ttl_s;
         meta.version = freshness_tombstone(hide->seen, hide->rule, cache_version(cache));

@@ -3,6 +3,7 @@
 #include "common/guard.h"
 #include "proxy/cache/fill.h"
 #include "proxy/cache/freshness.h"
+#include "proxy/cache/lock.h"
 
 #define TRIES_MAX 16    /* of a client's cas */
 #define TRIES_POLITE 8   /* then the key is marked whatever it has become meanwhile */
@@ -67,8 +68,8 @@ static void mark(struct invalidate *inv, uint64_t seen)
 {
     struct cache *cache = inv->cache;
     inv->step = MARK;
-    cache_observe(cache, seen);
-    bool is_polite = inv->expected != 0 || inv->tries < TRIES_POLITE;
+    cache_observe_entry(cache, inv->namespace, seen);
+    bool is_polite = inv->expected != 0 || inv->tries < TRIES_POLITE || namespace_is_strong(inv->namespace);
     uint64_t now = cache_version(cache);
     struct meta_request meta = {
         .command = META_DELETE,
@@ -90,6 +91,10 @@ static uint32_t skew_ms(const struct cache *cache)
 
 static void on_looked(struct invalidate *inv, const struct meta_reply *reply)
 {
+    if (inv->expected == 0 && reply->stale && lock_is_live(inv->cache, inv->namespace, reply->cas)) {
+        finish(inv, OK, INVALIDATED);
+        return;
+    }
     uint64_t rule = cache_rule(inv->cache, span_of(inv->key, inv->key_len));
     bool has_value = !reply->won && !reply->wait && !reply->stale && !freshness_is_hidden(reply->cas, rule);
     if (inv->expected != 0) {

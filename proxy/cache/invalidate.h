@@ -9,6 +9,8 @@
  *   MARK: md K C<seen> I x T<tombstone ttl> E<V, or newer than seen> (freshness.h)
  *     │ EX, NF: it changed since: LOOK again; after some tries MARK without C, with a version that lies the skew ahead
  *   done
+ *
+ * In a strong namespace a live lock (lock.h) is left alone, as it hides what there was, too; and MARK always names what LOOK has seen, so that none is lost.
  */
 #ifndef PROXY_CACHE_INVALIDATE_H
 #define PROXY_CACHE_INVALIDATE_H

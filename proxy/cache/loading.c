@@ -6,6 +6,7 @@ void loading_prepare(const struct loading *loading, struct load *load, void (*on
 {
     struct cache *cache = loading->cache;
     const struct namespace *namespace = loading->namespace;
+    bool is_strong = namespace_is_strong(namespace);
     *load = (struct load){
         .reply_to = &cache->loop->mailbox,
         .on_done = on_done,
@@ -13,7 +14,8 @@ void loading_prepare(const struct loading *loading, struct load *load, void (*on
         .lease = loading->lease,
         .version = cache_version(cache),
         .min_version = guard_is_on(cache->config, GUARD_TOMBSTONE_VERSION) ? loading->needed : 0,
-        .primary_only = loading->primary_only || node_is_young(cache->pool.nodes[loading->home], 1000000ULL * namespace->config->tombstone_ttl_s),
+        .is_locking = is_strong && loading->lease != 0 && guard_is_on(cache->config, GUARD_STRONG_LOCKING_READ),
+        .primary_only = is_strong || loading->primary_only || node_is_young(cache->pool.nodes[loading->home], 1000000ULL * namespace->config->tombstone_ttl_s),
         .deadline_us = cache->loop->now_us + 1000ULL * cache->config->database->timeout_ms,
         .key_len = (uint16_t)loading->key.len,
     };

@@ -18,7 +18,8 @@ struct loading {
     bool primary_only; /* the node could not tell whether the key was invalidated */
 };
 
-/* Fills in a load of this key; the lease is what others may join it by. The version is taken now: after the lease was seen and before the
+/* Fills in a load of this key; the lease is what others may join it by. In a strong namespace the primary is asked; and what a lease lets be stored is read
+ * with a lock, which waits for the COMMIT of a writer whose own lock in the pool may be over. The version is taken now: after the lease was seen and before the
  * database is asked, which is what makes the one rule work. */
 void loading_prepare(const struct loading *loading, struct load *load, void (*on_done)(struct load *load));
 

@@ -20,6 +20,11 @@ struct namespaces {
     const struct namespace *fallback; /* the default namespace "" */
 };
 
+static inline bool namespace_is_strong(const struct namespace *namespace)
+{
+    return namespace->config->consistency == CONSISTENCY_STRONG;
+}
+
 void namespaces_init(struct namespaces *namespaces, const struct config *config);
 void namespaces_deinit(struct namespaces *namespaces);
 

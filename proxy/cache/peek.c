@@ -1,5 +1,6 @@
 #include "proxy/cache/peek.h"
 
+#include "proxy/cache/lock.h"
 #include "proxy/cache/read.h"
 
 struct give_back {
@@ -35,6 +36,9 @@ static void give_back(struct operation *op, uint64_t seen)
 
 static enum reply_origin origin_of(const struct operation *op, const struct meta_reply *reply)
 {
+    if (reply->stale && lock_is_live(op->cache, op->namespace, reply->cas)) {
+        return ORIGIN_LOCK;
+    }
     if (reply->stale) {
         return reply->value_len > 0 ? ORIGIN_STALE : ORIGIN_TOMBSTONE;
     }

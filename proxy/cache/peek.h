@@ -1,4 +1,4 @@
-/* What:    looking at an entry without changing anything: neither loads nor counts, and shows tombstones and leases. For operators.
+/* What:    looking at an entry without changing anything: neither loads nor counts, and shows tombstones, leases and locks. For operators.
  * Owns:    nothing; the operation is its caller's.
  * Threads: its worker's.
  *

@@ -5,6 +5,7 @@
 #include "proxy/cache/freshness.h"
 #include "proxy/cache/hide.h"
 #include "proxy/cache/loading.h"
+#include "proxy/cache/lock.h"
 #include "proxy/cache/owe.h"
 #include "proxy/cache/refresh.h"
 
@@ -195,7 +196,7 @@ static void on_won(struct operation *op, const struct meta_reply *reply)
     struct read *r = read_of(op);
     struct cache *cache = op->cache;
     metrics_add(cache->metrics, METRIC_LEASE_WINS, op->namespace->index, 1);
-    cache_observe(cache, reply->cas);
+    cache_observe_entry(cache, op->namespace, reply->cas);
     /* What was there before, be it stale or about to expire, has a version that nothing older may replace. Only a stub of our own demands nothing. */
     r->is_tombstone = reply->stale || reply->cas != op->asked;
     r->needed = MAX(freshness_needed(reply->cas, r->is_tombstone), cache_rule(cache, op->request.key));
@@ -211,7 +212,7 @@ static void on_wait(struct operation *op, const struct meta_reply *reply)
         r->is_waiting = true;
         metrics_add(cache->metrics, METRIC_LEASE_WAITS, op->namespace->index, 1);
     }
-    cache_observe(cache, reply->cas);
+    cache_observe_entry(cache, op->namespace, reply->cas);
     r->needed = MAX(freshness_needed(reply->cas, reply->stale), cache_rule(cache, op->request.key));
     /* Same lease: nothing has been invalidated between its load and this read, so its result is as good as one of our own. */
     prepare(r, reply->cas);
@@ -251,7 +252,7 @@ static bool serve_meanwhile(struct operation *op, const struct meta_reply *reply
     }
     metrics_add(op->cache->metrics, METRIC_STALE_HITS, op->namespace->index, reply->stale);
     if (reply->won) {
-        cache_observe(op->cache, reply->cas);
+        cache_observe_entry(op->cache, op->namespace, reply->cas);
         refresh_start(&(struct fill_target){op->cache, op->namespace, op->request.key, op->home, reply->cas, reply->cas, true});
     }
     on_hit(op, reply, chunk);
@@ -263,6 +264,31 @@ static void load_without_node(struct operation *op)
 {
     read_of(op)->primary_only = true;
     load(op, 0);
+}
+
+/* A strong namespace, and what its node has answered, or would, is not to be relied on. */
+static bool has_no_share(const struct operation *op)
+{
+    if (likely(!namespace_is_strong(op->namespace)) || lock_may_serve(op->cache, op->home)) {
+        return false;
+    }
+    metrics_add(op->cache->metrics, METRIC_STRONG_NO_SHARE, op->namespace->index, 1);
+    return true;
+}
+
+/* The same for what it has answered; or the key is locked, and its row is about to change: then its lease is nobody's. The primary answers both, and
+ * nothing is stored. */
+static bool bypass(struct operation *op, const struct meta_reply *reply)
+{
+    if (reply->stale && lock_is_live(op->cache, op->namespace, reply->cas)) {
+        metrics_add(op->cache->metrics, METRIC_STRONG_LOCKED, op->namespace->index, 1);
+    } else if (!has_no_share(op)) {
+        return false;
+    } else if (reply->won) {
+        lease_give_back(op->cache, op->namespace, op->request.key, op->home, reply->cas, reply->stale || reply->cas != op->asked);
+    }
+    load_without_node(op);
+    return true;
 }
 
 /* The node has answered, or will not. */
@@ -307,6 +333,8 @@ static void on_reply(struct node_call *call, enum err err, const struct meta_rep
     asked(op);
     if (unlikely(err != OK || reply->status != META_VA)) {
         load_without_node(op);
+    } else if (unlikely(namespace_is_strong(op->namespace)) && bypass(op, reply)) {
+        return;
     } else if (unlikely(op->cache->rules != NULL) && take_out_of_the_way(op, reply)) {
         return;
     } else if (likely(!reply->won && !reply->wait && !reply->stale)) {
@@ -323,7 +351,8 @@ static void on_reply(struct node_call *call, enum err err, const struct meta_rep
 static void ask(struct operation *op)
 {
     struct meta_request meta;
-    if (unlikely(is_owed(op->cache, op->request.key))) {
+    if (unlikely(is_owed(op->cache, op->request.key) || has_no_share(op))) {
+        asked(op);
         load_without_node(op);
         return;
     }

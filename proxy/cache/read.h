@@ -9,6 +9,7 @@
  *     ├ W: we won ───────▶ LOAD with the lease ─▶ answered, and filled if the rule allows and nothing has happened to the key since
  *     ├ Z: another loads ▶ JOIN, when it is of this process and under the same lease
  *     │                    else WAIT with back-off, ASK again; after lease_wait LOAD without a lease
+ *     ├ strong: locked by a write, or we have no share of the region's lease (before asking, or by the time of the answer) ─▶ LOAD without a lease, at once
  *     └ node away ───────▶ LOAD without a lease ─▶ answered, not filled; so is a read of a key whose node has not got an invalidation of it yet
  */
 #ifndef PROXY_CACHE_READ_H

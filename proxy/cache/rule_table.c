@@ -106,6 +106,25 @@ enum err rule_table_index(const struct rule_table *t, struct glob_index **out)
     return err;
 }
 
+/* Every bit of the result depends on every bit of the value (the last step of splitmix64). */
+static uint64_t mix(uint64_t x)
+{
+    x = (x ^ x >> 30) * 0xbf58476d1ce4e5b9ULL;
+    x = (x ^ x >> 27) * 0x94d049bb133111ebULL;
+    return x ^ x >> 31;
+}
+
+uint64_t rule_table_digest(const struct rule_table *t)
+{
+    uint64_t sum = 0x9e3779b97f4a7c15ULL; /* of no rules */
+    for (size_t i = 0; i < RULE_BUCKETS; i++) {
+        for (const struct rule *r = t->buckets[i]; r != NULL; r = r->next) {
+            sum += r->is_strong ? mix(r->hash + mix(r->event.version)) : 0;
+        }
+    }
+    return sum != 0 ? sum : 1;
+}
+
 void rule_table_list(const struct rule_table *t, struct rule_state *states, uint32_t *count)
 {
     *count = 0;

@@ -16,6 +16,7 @@ struct rule {
     uint64_t hash;
     uint64_t listing; /* the last listing that it was in */
     uint32_t passes;  /* of the sweep, complete ones */
+    bool is_strong;   /* concerns a strong namespace; whoever puts it says so */
     char region[REGION_MAX];
     struct invalidation event;
 };
@@ -46,6 +47,8 @@ struct rule_state {
 void rule_table_list(const struct rule_table *table, struct rule_state *states, uint32_t *count);
 /* {"rules":[{"pattern", "version", "region", "timestamp"}, …]}; bytes that are no printable ASCII, and '%', as %XX. */
 void rule_table_write(const struct rule_table *table, FILE *out);
+/* Of those that are strong: the same for the same patterns and versions in any order, and never 0. */
+uint64_t rule_table_digest(const struct rule_table *table);
 /* The index of them all. */
 enum err rule_table_index(const struct rule_table *table, struct glob_index **out);
 

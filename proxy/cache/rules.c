@@ -1,61 +1,15 @@
-#include "proxy/cache/rules.h"
-
 #include <inttypes.h>
 #include <poll.h>
-#include <pthread.h>
+#include <sched.h>
 #include <time.h>
 
 #include "common/guard.h"
 #include "proxy/cache/freshness.h"
+#include "proxy/cache/rules_parts.h"
 
 #define LOST_US 10000000ULL /* the watch may be away for so long before /readyz says so */
-#define PUSH_SLACK_MS 20    /* what a rule may lie ahead of the clock that is moved past it, the skew apart */
 
-/* A worker and the index it has, or that is on its way to it. */
-struct reader {
-    struct mail mail;
-    struct rules *rules;
-    struct cache *cache;
-    const struct glob_index *index; /* NULL: no rules */
-    uint64_t newest;
-};
-
-struct rules {
-    const struct config *config;
-    struct log *log;
-    struct metrics_shard *metrics;
-    struct bus *bus; /* or NULL */
-    struct mailbox mailbox;
-    pthread_t thread;
-    bool has_thread;
-    _Atomic bool is_stopping; /* nothing is taken any more */
-    _Atomic bool is_ending;   /* the thread is to end */
-    _Atomic uint32_t posting; /* callers between looking at is_stopping and having posted */
-    _Atomic bool is_known;    /* to all workers */
-    _Atomic uint32_t count;   /* of the rules */
-    _Atomic uint64_t lost_us; /* since when the watch is away; 0: it is not */
-
-    pthread_mutex_t table_lock; /* the thread writes, admin reads */
-    struct rule_table table;
-    struct version_clock clock;
-    uint64_t newest;    /* of the rules that were sent to the workers: their clocks have moved past it */
-    uint64_t newest_us; /* when that was */
-    uint64_t change;  /* counts changes of the table */
-    uint64_t listing; /* counts listings */
-    bool is_listed;   /* the record of the region is known */
-
-    struct list waiting; /* requests whose change is not in force yet, oldest first */
-    struct glob_index *index;
-    struct glob_index *next; /* on its way to the workers */
-    uint64_t sent_change;
-    bool is_sending;
-    bool sent_is_listed;
-    uint32_t unsent; /* workers that have not confirmed */
-    uint32_t reader_count;
-    struct reader *readers;
-};
-
-static bool post(struct rules *rules, struct mail *mail)
+bool rules_post(struct rules *rules, struct mail *mail)
 {
     atomic_fetch_add(&rules->posting, 1);
     bool is_stopping = atomic_load(&rules->is_stopping);
@@ -74,7 +28,7 @@ static void deliver_done(struct mail *mail, void *owner)
     request->on_done(request);
 }
 
-static void finish(struct rules_request *request, enum err err, const char *what)
+void rules_finish(struct rules_request *request, enum err err, const char *what)
 {
     request->err = err;
     if (err != OK) {
@@ -95,12 +49,40 @@ static void fail(struct rules_request *request, enum err err, const char *fmt)
 {
     char text[RULES_TEXT];
     snprintf(text, sizeof text, fmt, err_text(err));
-    finish(request, err, text);
+    rules_finish(request, err, text);
 }
 
-/* --- SPREAD: indexes to workers and back --- */
+/* --- behind SPREAD --- */
 
-static void send_index(struct rules *rules);
+static bool is_strong(const struct rules *rules, const struct invalidation *event)
+{
+    return rules->config->strong != NULL && strong_is_concerned(rules->config, span_of(event->key, event->key_len));
+}
+
+static void on_confirmed(struct strong_confirmation *confirmation)
+{
+    struct rules_request *request = container_of(confirmation, struct rules_request, confirmation);
+    const char *why = confirmation->text[0] != '\0' ? confirmation->text : err_text(confirmation->err);
+    char text[RULES_TEXT];
+    snprintf(text, sizeof text, "in force in this region%s, but not confirmed everywhere: %s; send it again",
+             request->rules->bus != NULL ? " and published" : "", why);
+    rules_finish(request, confirmation->err, text);
+}
+
+/* In force here, and on its way to everybody: that is not enough where nobody may serve what it hides. */
+static void confirm(struct rules *rules, struct rules_request *request)
+{
+    if (rules->strong == NULL || !is_strong(rules, &request->record.event)) {
+        rules_finish(request, OK, "");
+    } else if (request->is_owed) {
+        rules_finish(request, ERR_UNAVAILABLE,
+                     "in force in this sidecar, and published once the bus is back; until then others serve what it hides: not confirmed; send it again");
+    } else {
+        request->confirmation = (struct strong_confirmation){
+            .reply_to = &rules->mailbox, .on_done = on_confirmed, .event = request->record.event};
+        strong_confirm(rules->strong, &request->confirmation);
+    }
+}
 
 static void on_published(struct publication *publication)
 {
@@ -111,14 +93,18 @@ static void on_published(struct publication *publication)
                               : "in force in this region, but the other regions could not be told: bus: %s; send it again");
         return;
     }
-    finish(request, OK, "");
+    confirm(request->rules, request);
 }
 
 /* In force in this process. */
 static void on_spread(struct rules *rules, struct rules_request *request)
 {
-    if (request->delivery != NULL || rules->bus == NULL) {
-        finish(request, request->record.err, "");
+    if (request->delivery != NULL) {
+        rules_finish(request, request->record.err, "");
+        return;
+    }
+    if (rules->bus == NULL) {
+        confirm(rules, request);
         return;
     }
     request->publication = (struct publication){
@@ -130,15 +116,24 @@ static void on_spread(struct rules *rules, struct rules_request *request)
     }
 }
 
-static void on_sent(struct rules *rules)
+/* --- SPREAD --- */
+
+/* Before anybody is told that a rule is in force: who asks for a share must not be able to do so with a digest without it. */
+static void publish_digest(struct rules *rules)
 {
-    glob_index_destroy(&rules->index);
-    rules->index = rules->next;
-    rules->next = NULL;
-    rules->is_sending = false;
+    uint64_t digest = atomic_load(&rules->is_known) ? rules->sent_digest : 0;
+    if (atomic_exchange(&rules->digest, digest) != digest && rules->on_digest != NULL) {
+        rules->on_digest(rules->digest_ctx);
+    }
+}
+
+static void on_sent(void *ctx)
+{
+    struct rules *rules = ctx;
     if (rules->sent_is_listed) {
         atomic_store(&rules->is_known, true);
     }
+    publish_digest(rules);
     while (!list_is_empty(&rules->waiting)) {
         struct rules_request *request = list_entry(rules->waiting.next, struct rules_request, link);
         if (request->change > rules->sent_change) {
@@ -147,35 +142,14 @@ static void on_sent(struct rules *rules)
         list_remove(&request->link);
         on_spread(rules, request);
     }
-    send_index(rules);
+    rules_catch_up_on_sent(rules);
+    rules_send_index(rules);
 }
 
-static void deliver_confirmation(struct mail *mail, void *owner)
-{
-    struct rules *rules = owner;
-    if (--rules->unsent == 0) {
-        on_sent(rules);
-    }
-}
-
-/* On the worker's thread. The clock moves past what is known now, so that what is loaded or set from here on is not hidden by it. */
-static void deliver_index(struct mail *mail, void *owner)
-{
-    struct reader *reader = container_of(mail, struct reader, mail);
-    struct cache *cache = reader->cache;
-    struct version_clock pushed = cache->clock;
-    cache->rules = reader->index;
-    pushed.max_skew_ms += PUSH_SLACK_MS;
-    version_observe(&pushed, reader->newest, guard_wall_ms(cache->config));
-    cache->clock.last = pushed.last;
-    mail->deliver = deliver_confirmation;
-    mailbox_post(&reader->rules->mailbox, mail);
-}
-
-static void send_index(struct rules *rules)
+void rules_send_index(struct rules *rules)
 {
     bool is_news = rules->sent_change != rules->change || rules->sent_is_listed != rules->is_listed;
-    if (rules->is_sending || !is_news) {
+    if (rules->spread.is_sending || !is_news) {
         return;
     }
     struct glob_index *index = NULL;
@@ -184,33 +158,18 @@ static void send_index(struct rules *rules)
         log_error(rules->log, "rules: %s", err_text(err));
         abort();
     }
-    rules->next = index;
     rules->sent_change = rules->change;
     rules->sent_is_listed = rules->is_listed;
-    rules->is_sending = true;
-    rules->unsent = rules->reader_count;
-    if (index != NULL && glob_index_newest(index) > rules->newest) {
-        rules->newest = glob_index_newest(index);
-        rules->newest_us = clock_mono_us();
-    }
+    rules->sent_digest = rule_table_digest(&rules->table);
     metrics_set(rules->metrics, METRIC_RULES, 0, rules->table.count);
     atomic_store(&rules->count, rules->table.count);
-    for (uint32_t i = 0; i < rules->reader_count; i++) {
-        struct reader *reader = &rules->readers[i];
-        reader->index = index;
-        reader->newest = index != NULL ? glob_index_newest(index) : 0;
-        reader->mail.deliver = deliver_index;
-        mailbox_post(&reader->cache->loop->mailbox, &reader->mail);
-    }
-    if (rules->reader_count == 0) {
-        on_sent(rules);
-    }
+    spread_send(&rules->spread, index);
 }
 
 /* --- the table --- */
 
 /* What there is no room for is covered by "*" instead: too much is invalidated, never too little. */
-static struct rule *put(struct rules *rules, const struct invalidation *event, const char *region)
+struct rule *rules_put(struct rules *rules, const struct invalidation *event, const char *region)
 {
     struct rule *rule;
     pthread_mutex_lock(&rules->table_lock);
@@ -222,12 +181,13 @@ static struct rule *put(struct rules *rules, const struct invalidation *event, c
         all.key_len = 1;
         rule_table_put(&rules->table, &all, region, &rule);
     }
+    rule->is_strong = is_strong(rules, &rule->event);
     pthread_mutex_unlock(&rules->table_lock);
     rules->change++;
     return rule;
 }
 
-static void remove_rule(struct rules *rules, struct rule *rule)
+void rules_remove(struct rules *rules, struct rule *rule)
 {
     pthread_mutex_lock(&rules->table_lock);
     rule_table_remove(&rules->table, rule);
@@ -240,7 +200,7 @@ static void on_background_record(struct record *record)
     free(record);
 }
 
-static void record_in_background(struct rules *rules, const struct invalidation *event, const char *region, bool is_removal)
+void rules_record_in_background(struct rules *rules, const struct invalidation *event, const char *region, bool is_removal)
 {
     struct record *record = xcalloc(1, sizeof *record);
     record->reply_to = &rules->mailbox;
@@ -257,38 +217,38 @@ static void record_in_background(struct rules *rules, const struct invalidation 
 
 /* A rule must be newer than all that was stored before it. Clocks were moved past the rules before it, by up to the skew, and gave out versions
  * from there on; more of them than there are ticks in the time that has passed since is more than any worker can. */
-static uint64_t version_above(const struct rules *rules, uint64_t version)
+uint64_t rules_version_above(const struct rules *rules, uint64_t version)
 {
-    uint64_t ticks = (clock_mono_us() - rules->newest_us) * TICKS_PER_MS / 1000 + 16;
-    uint64_t limit = version_shift(guard_wall_ms(rules->config) << VERSION_MS_SHIFT, (int64_t)rules->config->max_clock_skew_ms + PUSH_SLACK_MS);
-    return MAX(version, MIN(rules->newest + (ticks << VERSION_ID_BITS), limit));
+    uint64_t ticks = (clock_mono_us() - rules->spread.newest_us) * TICKS_PER_MS / 1000 + 16;
+    uint64_t limit = version_shift(guard_wall_ms(rules->config) << VERSION_MS_SHIFT, (int64_t)rules->config->max_clock_skew_ms + SPREAD_SLACK_MS);
+    return MAX(version, MIN(rules->spread.newest + (ticks << VERSION_ID_BITS), limit));
 }
 
 /* The clock of rules ticks in microseconds, for the same reason. */
-static uint64_t version_now(struct rules *rules)
+uint64_t rules_version_now(struct rules *rules)
 {
     uint64_t wall_ms = guard_wall_ms(rules->config);
     struct timespec now;
     clock_gettime(CLOCK_REALTIME, &now);
     uint64_t tick = wall_ms * TICKS_PER_MS + (uint64_t)(now.tv_nsec / 1000 % 1000) * TICKS_PER_MS / 1000;
     rules->clock.last = MAX(rules->clock.last, tick);
-    return version_above(rules, freshness_rule(version_next(&rules->clock, wall_ms), rules->config->max_clock_skew_ms));
+    return rules_version_above(rules, freshness_rule(version_next(&rules->clock, wall_ms), rules->config->max_clock_skew_ms));
 }
 
 /* --- RECORD --- */
 
-static void spread(struct rules *rules, struct rules_request *request)
+static void put_in_force(struct rules *rules, struct rules_request *request)
 {
     const struct invalidation *event = &request->record.event;
     struct rule *old = rule_table_find(&rules->table, span_of(event->key, event->key_len));
     if (rules->bus != NULL && request->record.err == OK && old != NULL && old->event.version < event->version) {
-        record_in_background(rules, &old->event, old->region, true); /* the new one covers all that it did */
+        rules_record_in_background(rules, &old->event, old->region, true); /* the new one covers all that it did */
     }
-    struct rule *rule = put(rules, event, request->record.region);
+    struct rule *rule = rules_put(rules, event, request->record.region);
     rule->listing = rules->listing;
     request->change = rules->change;
     list_push_back(&rules->waiting, &request->link);
-    send_index(rules);
+    rules_send_index(rules);
 }
 
 static bool is_covered(struct rules *rules, const struct invalidation *event)
@@ -306,21 +266,21 @@ static void on_recorded(struct record *record)
     bool is_ours = delivery == NULL || delivery->peer == PEER_NONE;
     request->is_owed = record->err != OK && is_ours && bus_has_spool(rules->bus);
     if (request->is_owed && delivery != NULL && is_covered(rules, &record->event)) {
-        finish(request, record->err, ""); /* tried again by the spool, and in force already */
+        rules_finish(request, record->err, ""); /* tried again by the spool, and in force already */
         return;
     }
     if (record->err != OK && !request->is_owed) {
         fail(request, record->err, "nothing is invalidated: the rule could not be recorded in this region: bus: %s; send it again");
         return;
     }
-    spread(rules, request);
+    put_in_force(rules, request);
 }
 
-static void record(struct rules *rules, struct rules_request *request)
+void rules_record(struct rules *rules, struct rules_request *request)
 {
     request->rules = rules;
     if (rules->bus == NULL) {
-        spread(rules, request);
+        put_in_force(rules, request);
         return;
     }
     request->record.reply_to = &rules->mailbox;
@@ -335,21 +295,21 @@ static void deliver_request(struct mail *mail, void *owner)
     struct span pattern = span_of(request->pattern, request->pattern_len);
     char why[RULES_TEXT] = "";
     if (glob_check(pattern, why, sizeof why) != OK) {
-        finish(request, ERR_INVALID, why);
+        rules_finish(request, ERR_INVALID, why);
         return;
     }
     if (!rule_table_has_room(&rules->table, pattern)) {
         snprintf(why, sizeof why, "there are too many rules: %u of %u, and %u of %u that are no plain prefix; wait for the sweep, or use one prefix for many",
                  rules->table.count, GLOB_INDEX_RULES, rules->table.others, GLOB_INDEX_OTHERS);
-        finish(request, ERR_OVERLOAD, why);
+        rules_finish(request, ERR_OVERLOAD, why);
         return;
     }
-    request->version = version_now(rules);
+    request->version = rules_version_now(rules);
     request->record = (struct record){
         .event = {.version = request->version, .timestamp_ms = clock_wall_ms(), .key_len = request->pattern_len, .is_pattern = true}};
     memcpy(request->record.event.key, pattern.data, pattern.len);
     snprintf(request->record.region, sizeof request->record.region, "%s", rules->config->region);
-    record(rules, request);
+    rules_record(rules, request);
 }
 
 void rules_submit(struct rules *rules, struct rules_request *request)
@@ -361,136 +321,8 @@ void rules_submit(struct rules *rules, struct rules_request *request)
     request->delivery = NULL;
     list_init(&request->link);
     request->mail.deliver = deliver_request;
-    if (!post(rules, &request->mail)) {
-        finish(request, ERR_STOPPING, err_text(ERR_STOPPING));
-    }
-}
-
-/* --- what the bus tells --- */
-
-static void deliver_delivery(struct mail *mail, void *owner)
-{
-    struct rules *rules = owner;
-    struct rules_request *request = container_of(mail, struct rules_request, mail);
-    struct invalidation event = request->delivery->event;
-    bool is_own = request->delivery->peer == PEER_NONE; /* from the spool: this region's record may not have it */
-    const char *region = is_own ? rules->config->region : rules->config->bus->peers[request->delivery->peer].region;
-    if (event.version == 0) { /* the bus has lost events: what is stored by now may be older than one of them */
-        event.version = version_now(rules);
-    }
-    struct rule *rule = rule_table_find(&rules->table, span_of(event.key, event.key_len));
-    if (!is_own && rule != NULL && rule->event.version >= event.version) { /* delivered again, or late: what it says holds already */
-        request->record.event = event;
-        request->change = rules->change;
-        if (rules->is_sending) {
-            list_push_back(&rules->waiting, &request->link);
-        } else {
-            finish(request, OK, "");
-        }
-        return;
-    }
-    if (!rule_table_has_room(&rules->table, span_of(event.key, event.key_len))) {
-        event.key[0] = '*';
-        event.key_len = 1;
-    }
-    rule = rule_table_find(&rules->table, span_of(event.key, event.key_len));
-    bool is_known = is_own && rule != NULL && rule->event.version >= event.version;
-    event.version = is_known ? rule->event.version : version_above(rules, event.version);
-    request->record = (struct record){.event = event};
-    snprintf(request->record.region, sizeof request->record.region, "%s", region);
-    record(rules, request);
-}
-
-void rules_apply(struct rules *rules, struct delivery *delivery)
-{
-    struct rules_request *request = xcalloc(1, sizeof *request);
-    request->delivery = delivery;
-    list_init(&request->link);
-    request->mail.deliver = deliver_delivery;
-    if (!post(rules, &request->mail)) {
-        finish(request, ERR_STOPPING, err_text(ERR_STOPPING));
-    }
-}
-
-struct news {
-    struct mail mail;
-    enum rules_watch what;
-    struct rule_event event;
-};
-
-static void deliver_rule(struct mail *mail, void *owner)
-{
-    struct rules *rules = owner;
-    struct news *news = container_of(mail, struct news, mail);
-    const struct rule_event *event = &news->event;
-    if (event->is_removed) {
-        struct rule *rule = rule_table_find_version(&rules->table, event->hash, event->event.version);
-        if (rule != NULL) {
-            remove_rule(rules, rule);
-        }
-    } else {
-        struct rule *rule = rule_table_find(&rules->table, span_of(event->event.key, event->event.key_len));
-        if (rule == NULL || rule->event.version < event->event.version) {
-            rule = put(rules, &event->event, event->region);
-        }
-        rule->listing = rules->listing;
-    }
-    free(news);
-    send_index(rules);
-}
-
-/* What we know and the record does not even have a marker of has been lost there: a server without its disk. */
-static void put_back(struct rules *rules)
-{
-    uint32_t count = 0;
-    for (size_t i = 0; i < RULE_BUCKETS; i++) {
-        for (struct rule *rule = rules->table.buckets[i]; rule != NULL; rule = rule->next) {
-            if (rule->listing != rules->listing) {
-                record_in_background(rules, &rule->event, rule->region, false);
-                count++;
-            }
-        }
-    }
-    if (count > 0) {
-        log_warn(rules->log, "rules: %u that this sidecar knows were not in the region's record; they are put back", count);
-    }
-}
-
-static void deliver_watch(struct mail *mail, void *owner)
-{
-    struct rules *rules = owner;
-    struct news *news = container_of(mail, struct news, mail);
-    switch (news->what) {
-    case RULES_LISTING: rules->listing++; break;
-    case RULES_LOST:
-        if (atomic_load(&rules->lost_us) == 0) {
-            atomic_store(&rules->lost_us, clock_mono_us());
-        }
-        break;
-    case RULES_KNOWN:
-        atomic_store(&rules->lost_us, 0);
-        put_back(rules);
-        rules->is_listed = true;
-        send_index(rules);
-    }
-    free(news);
-}
-
-void rules_on_rule(struct rules *rules, const struct rule_event *event)
-{
-    struct news *news = xmalloc(sizeof *news);
-    *news = (struct news){.mail = {.deliver = deliver_rule}, .event = *event};
-    if (!post(rules, &news->mail)) {
-        free(news);
-    }
-}
-
-void rules_on_watch(struct rules *rules, enum rules_watch what)
-{
-    struct news *news = xmalloc(sizeof *news);
-    *news = (struct news){.mail = {.deliver = deliver_watch}, .what = what};
-    if (!post(rules, &news->mail)) {
-        free(news);
+    if (!rules_post(rules, &request->mail)) {
+        rules_finish(request, ERR_STOPPING, err_text(ERR_STOPPING));
     }
 }
 
@@ -537,16 +369,16 @@ static void deliver_swept(struct mail *mail, void *owner)
         pthread_mutex_unlock(&rules->table_lock);
         retired += state->is_retired;
         if (state->is_retired && rules->bus != NULL) {
-            record_in_background(rules, &rule->event, rule->region, true); /* the watch then takes it away, here as elsewhere */
+            rules_record_in_background(rules, &rule->event, rule->region, true); /* the watch then takes it away, here as elsewhere */
         } else if (state->is_retired) {
-            remove_rule(rules, rule);
+            rules_remove(rules, rule);
         }
     }
     if (retired > 0) {
         log_info(rules->log, "rules: %u hide nothing any more, and are retired", retired);
     }
     free(swept);
-    send_index(rules);
+    rules_send_index(rules);
 }
 
 void rules_swept(struct rules *rules, const struct rule_state *states, uint32_t count)
@@ -555,7 +387,7 @@ void rules_swept(struct rules *rules, const struct rule_state *states, uint32_t 
     swept->mail.deliver = deliver_swept;
     swept->count = count;
     memcpy(swept->states, states, count * sizeof states[0]);
-    if (!post(rules, &swept->mail)) {
+    if (!rules_post(rules, &swept->mail)) {
         free(swept);
     }
 }
@@ -565,6 +397,11 @@ void rules_swept(struct rules *rules, const struct rule_state *states, uint32_t 
 bool rules_are_known(const struct rules *rules)
 {
     return atomic_load(&rules->is_known);
+}
+
+uint64_t rules_digest(const struct rules *rules)
+{
+    return atomic_load(&rules->digest);
 }
 
 bool rules_are_ready(struct rules *rules, char *text, size_t size)
@@ -607,8 +444,9 @@ enum err rules_create(const struct config *config, struct log *log, struct metri
     rules->config = config;
     rules->log = log;
     rules->metrics = metrics_shard_create(metrics);
-    rules->readers = xcalloc(config->threads, sizeof *rules->readers);
+    spread_init(&rules->spread, config->threads, &rules->mailbox, on_sent, rules);
     list_init(&rules->waiting);
+    list_init(&rules->catching_up);
     version_clock_init(&rules->clock, clock_id, config->max_clock_skew_ms);
     pthread_mutex_init(&rules->table_lock, NULL);
     enum err err = mailbox_init(&rules->mailbox);
@@ -621,7 +459,18 @@ enum err rules_create(const struct config *config, struct log *log, struct metri
 
 void rules_add_worker(struct rules *rules, struct cache *cache)
 {
-    rules->readers[rules->reader_count++] = (struct reader){.rules = rules, .cache = cache};
+    spread_add_worker(&rules->spread, cache);
+}
+
+void rules_set_strong(struct rules *rules, struct strong *strong)
+{
+    rules->strong = strong;
+}
+
+void rules_set_on_digest(struct rules *rules, void (*on_digest)(void *ctx), void *ctx)
+{
+    rules->on_digest = on_digest;
+    rules->digest_ctx = ctx;
 }
 
 enum err rules_start(struct rules *rules, struct bus *bus)
@@ -629,6 +478,7 @@ enum err rules_start(struct rules *rules, struct bus *bus)
     rules->bus = bus;
     if (bus == NULL) {
         atomic_store(&rules->is_known, true); /* there are none yet, and nobody else makes any */
+        atomic_store(&rules->digest, rule_table_digest(&rules->table));
     }
     rules->has_thread = pthread_create(&rules->thread, NULL, rules_main, rules) == 0;
     return rules->has_thread ? OK : ERR_NOMEM;
@@ -650,9 +500,10 @@ void rules_stop(struct rules *rules)
     }
     while (mailbox_drain(&rules->mailbox, rules) > 0) { /* what the bus has given back */
     }
+    rules_catch_up_stop(rules);
     struct list *link;
     while ((link = list_pop_front(&rules->waiting)) != NULL) {
-        finish(list_entry(link, struct rules_request, link), ERR_STOPPING, err_text(ERR_STOPPING));
+        rules_finish(list_entry(link, struct rules_request, link), ERR_STOPPING, err_text(ERR_STOPPING));
     }
 }
 
@@ -667,8 +518,6 @@ void rules_destroy(struct rules **out)
     mailbox_deinit(&rules->mailbox);
     pthread_mutex_destroy(&rules->table_lock);
     rule_table_clear(&rules->table);
-    glob_index_destroy(&rules->index);
-    glob_index_destroy(&rules->next);
-    free(rules->readers);
+    spread_deinit(&rules->spread);
     free(rules);
 }

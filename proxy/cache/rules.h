@@ -21,7 +21,7 @@
 #include "proxy/cache/rule_table.h"
 #include "proxy/strong/strong.h"
 
-#define RULES_TEXT 200
+#define RULES_TEXT (STRONG_TEXT + 100)
 
 struct rules_request {
     struct mailbox *reply_to; /* on_done runs where this is drained; NULL: on the thread of the rules */
@@ -82,9 +82,10 @@ struct rules_catch_up {
     struct list link;
     struct rules *rules;
     struct record record;
+    uint64_t listing; /* when it was recorded */
+    uint64_t change;  /* when it was seen */
     bool is_recorded;
     bool is_seen;
-    uint64_t change;
 };
 void rules_catch_up(struct rules *rules, struct rules_catch_up *catch_up);
 

@@ -8,21 +8,7 @@
 #include "proxy/cache/read.h"
 #include "proxy/cache/settle.h"
 #include "proxy/cache/touch.h"
-
-struct writing {
-    struct write write;
-    struct publication publication; /* the intent */
-    bool is_reserved;               /* it is in the spool, neither committed nor cancelled */
-    struct operation *op;
-    uint64_t seen;         /* the CAS that LOOK saw */
-    bool has_lease;        /* LOOK won it, so it must be used or given back */
-    bool is_tombstone;     /* it is that of a tombstone */
-    bool is_in_doubt;
-    enum reply_status status; /* what the client is answered in the end */
-    enum err node_err;        /* the home node could not be told */
-    struct chunk *value;   /* what is to be written, with "\r\n" behind it */
-    struct chunk *current; /* cas: what the entry is, and so the row must be */
-};
+#include "proxy/cache/writing_parts.h"
 
 static const struct {
     bool is_write;
@@ -36,7 +22,7 @@ static const struct {
 
 /* --- the end --- */
 
-static void drop(struct writing *w)
+void writing_drop(struct writing *w)
 {
     struct operation *op = w->op;
     if (w->is_reserved) { /* nothing was written */
@@ -60,17 +46,17 @@ static void give_back(struct writing *w)
     }
 }
 
-static void finish(struct writing *w, enum reply_status status)
+void writing_finish(struct writing *w, enum reply_status status)
 {
     struct operation *op = w->op;
-    drop(w);
+    writing_drop(w);
     operation_done(op, status);
 }
 
 static void fail_node(struct writing *w, enum err err)
 {
     struct operation *op = w->op;
-    drop(w);
+    writing_drop(w);
     operation_fail_node(op, err);
 }
 
@@ -87,12 +73,12 @@ static enum reply_status status_of(const struct operation *op)
     }
 }
 
-static void fail_in_doubt(struct writing *w)
+void writing_fail_in_doubt(struct writing *w)
 {
     struct operation *op = w->op;
     char text[WRITE_ERROR_MAX];
     snprintf(text, sizeof text, "%s", w->write.error);
-    drop(w);
+    writing_drop(w);
     operation_fail(op, "database: %s; nobody knows whether it was written: read the key to see", text);
 }
 
@@ -101,20 +87,20 @@ static void on_published(void *ctx, enum err err)
     struct writing *w = ctx;
     struct operation *op = w->op;
     if (w->is_in_doubt) {
-        fail_in_doubt(w);
+        writing_fail_in_doubt(w);
     } else if (w->node_err != OK) {
         enum err node_err = w->node_err;
-        drop(w);
+        writing_drop(w);
         operation_fail(op, "written, but node %s could not be told yet (%s)", op->cache->config->pool.nodes[op->home].address.text,
                        err_text(node_err));
     } else if (err != OK) {
-        drop(w);
+        writing_drop(w);
         publish_fail(op, err);
     } else if (op->request.op == OP_GAT) { /* its row has the new expiry: now it is a read like any other */
-        drop(w);
+        writing_drop(w);
         read_start(op);
     } else {
-        finish(w, w->status);
+        writing_finish(w, w->status);
     }
 }
 
@@ -224,7 +210,7 @@ static void on_applied(struct writing *w)
 
 /* --- the writer's answer --- */
 
-static enum reply_status refusal(enum write_outcome outcome)
+enum reply_status writing_refusal(enum write_outcome outcome)
 {
     switch (outcome) {
     case WRITE_NOT_STORED: return REPLY_NOT_STORED;
@@ -236,22 +222,22 @@ static enum reply_status refusal(enum write_outcome outcome)
     }
 }
 
-static void on_refused(struct writing *w)
+void writing_end_refused(struct writing *w)
 {
     struct operation *op = w->op;
-    enum reply_status status = refusal(w->write.outcome);
+    enum reply_status status = writing_refusal(w->write.outcome);
     give_back(w);
     op->reply.cas = 0;
     op->reply.size = op->request.value_len;
     if (status != REPLY_ERROR) {
-        finish(w, op->request.op == OP_GAT ? REPLY_MISS : status);
+        writing_finish(w, op->request.op == OP_GAT ? REPLY_MISS : status);
         return;
     }
     char text[WRITE_ERROR_MAX];
     snprintf(text, sizeof text, "%s", w->write.error);
     bool is_refused = w->write.outcome == WRITE_REFUSED;
     enum err err = w->write.err;
-    drop(w);
+    writing_drop(w);
     if (is_refused) {
         operation_fail(op, "namespace %s: %s", op->namespace->config->name, text);
     } else {
@@ -259,31 +245,41 @@ static void on_refused(struct writing *w)
     }
 }
 
+/* The entry is not what the row is: no reader shall have it any more. */
+static bool is_disproved(const struct writing *w)
+{
+    return w->write.has_expected && (w->write.outcome == WRITE_EXISTS || w->write.outcome == WRITE_NOT_FOUND);
+}
+
+bool writing_is_deleted_row(const struct writing *w)
+{
+    return w->op->request.op == OP_DELETE && w->write.outcome == WRITE_NOT_FOUND && !(w->op->request.with & META_CAS);
+}
+
 static void on_written(struct write *write)
 {
     struct writing *w = container_of(write, struct writing, write);
     struct operation *op = w->op;
-    bool is_disproved = write->has_expected && (write->outcome == WRITE_EXISTS || write->outcome == WRITE_NOT_FOUND);
-    bool is_deleted_row = op->request.op == OP_DELETE && write->outcome == WRITE_NOT_FOUND && !(op->request.with & META_CAS);
-    if (write->outcome == WRITE_APPLIED) {
+    if (w->strong != NULL) {
+        writing_strong_written(w);
+    } else if (write->outcome == WRITE_APPLIED) {
         on_applied(w);
     } else if (write->outcome == WRITE_IN_DOUBT) {
         w->is_in_doubt = true;
         settle_start(op->cache, op->namespace, op->request.key, write->deadline_us);
         invalidate(w);
-    } else if (is_disproved) { /* the entry is not what the row is: no reader shall have it any more */
-        w->status = refusal(write->outcome);
+    } else if (is_disproved(w)) {
+        w->status = writing_refusal(write->outcome);
         invalidate(w);
-    } else if (is_deleted_row) {
-        /* There is no row, but there may be an entry: it was said to be false, and that is what counts. */
+    } else if (writing_is_deleted_row(w)) {
         give_back(w);
         invalidate(w);
     } else {
-        on_refused(w);
+        writing_end_refused(w);
     }
 }
 
-static void submit(struct writing *w)
+void writing_submit(struct writing *w)
 {
     struct operation *op = w->op;
     struct cache *cache = op->cache;
@@ -310,6 +306,9 @@ static void submit(struct writing *w)
     /* Taken after the key was looked at and before the database is asked: a lower bound of when the row is true. */
     write->version = cache_version(cache);
     write->deadline_us = cache->loop->now_us + 1000ULL * cache->config->database->timeout_ms;
+    if (w->strong != NULL) {
+        write->deadline_us = MIN(write->deadline_us, w->strong->fence_us);
+    }
     if (cache->is_stopping) {
         write_end(write, WRITE_FAILED, ERR_STOPPING, "%s", "");
         on_written(write);
@@ -324,12 +323,12 @@ static void on_reserved(struct publication *publication)
     struct operation *op = w->op;
     if (publication->err == OK) {
         w->is_reserved = true;
-        submit(w);
+        writing_submit(w);
         return;
     }
     enum err err = publication->err;
     give_back(w);
-    drop(w);
+    writing_drop(w);
     operation_fail(op, "not written: what the other regions would have to be told can not be kept: %s", err_text(err));
 }
 
@@ -339,7 +338,7 @@ static void reserve(struct writing *w)
     struct operation *op = w->op;
     struct cache *cache = op->cache;
     if (cache->bus == NULL || !bus_has_intent(cache->bus)) {
-        submit(w);
+        writing_submit(w);
         return;
     }
     w->publication = (struct publication){
@@ -361,12 +360,12 @@ static bool take_current(struct writing *w, const struct meta_reply *reply)
     bool has_value = !w->has_lease && !reply->wait && !reply->stale && !is_negative(reply) && !is_hidden;
     if (!has_value || reply->cas != op->request.cas) {
         give_back(w);
-        finish(w, has_value ? REPLY_EXISTS : REPLY_NOT_FOUND);
+        writing_finish(w, has_value ? REPLY_EXISTS : REPLY_NOT_FOUND);
         return false;
     }
     w->current = chunk_get(&op->cache->loop->chunks, reply->value_len);
     if (w->current == NULL) {
-        finish(w, REPLY_NO_MEMORY);
+        writing_finish(w, REPLY_NO_MEMORY);
         return false;
     }
     memcpy(w->current->data, reply->value.data, reply->value_len);
@@ -385,19 +384,24 @@ static void on_looked(struct node_call *call, enum err err, const struct meta_re
         return;
     }
     if (is_cas && reply->status == META_EN) {
-        finish(w, REPLY_NOT_FOUND);
+        writing_finish(w, REPLY_NOT_FOUND);
         return;
     }
     if (reply->status != META_HD && reply->status != META_VA) {
-        drop(w);
+        writing_drop(w);
         operation_refused(op, reply);
         return;
     }
-    cache_observe(op->cache, reply->cas);
+    cache_observe_entry(op->cache, op->namespace, reply->cas);
     w->seen = reply->cas;
     w->has_lease = reply->won;
     w->is_tombstone = reply->stale;
-    if (!is_cas || take_current(w, reply)) {
+    if (is_cas && !take_current(w, reply)) {
+        return;
+    }
+    if (namespace_is_strong(op->namespace)) {
+        writing_strong_prepare(w);
+    } else {
         reserve(w);
     }
 }
@@ -454,7 +458,11 @@ void writing_start(struct operation *op)
     w->status = status_of(op);
     op->journey = w;
     if (op->value.data != NULL && !keep_value(w)) {
-        finish(w, REPLY_NO_MEMORY);
+        writing_finish(w, REPLY_NO_MEMORY);
+        return;
+    }
+    if (namespace_is_strong(op->namespace) && !(op->request.with & META_CAS)) { /* nothing depends on what the key has */
+        writing_strong_prepare(w);
         return;
     }
     look(op);

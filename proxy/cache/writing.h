@@ -13,6 +13,8 @@
  *     │ EX, NF: tombstone with a version of now (invalidate.c); so for delete, touch and what can not be an entry
  *   publish ──▶ answered
  *
+ * In a strong namespace locks in every region take the place of RESERVE, STORE and publish: writing_strong.c.
+ *
  * Of two writers of one key whose LOOKs saw the same CAS one stores, and the other leaves a tombstone: whichever of their rows is the last one, no
  * other stays in the cache. `cas` compares with the row itself: the entry must have the CAS that the client names, and the row must be what the
  * entry is.

@@ -436,7 +436,7 @@ static void load_locked(struct loader_thread *t)
         return;
     }
     host_wake_locked(host); /* there may be other tables' */
-    struct store_batch batch = {.source = t->batch[0]->namespace, .count = t->batch_count, .loads = t->items};
+    struct store_batch batch = {.source = t->batch[0]->namespace, .is_locking = t->batch[0]->is_locking, .count = t->batch_count, .loads = t->items};
     t->state = THREAD_LOADING;
     t->is_interrupted = false;
     loader_watch_locked(loader, host->kind == HOST_REPLICA ? t->batch[0]->replica_until_us : t->batch[0]->deadline_us);

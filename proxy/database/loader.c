@@ -65,7 +65,7 @@ static struct load *expire_batch_locked(struct loader_thread *t, uint64_t now, u
             continue;
         }
         loads_detach(&loader->loads, load);
-        load_set_error(load, ERR_TIMEOUT, "no answer from the database in time");
+        load_set_error(load, ERR_TIMEOUT, load->is_locking ? "no answer from the database in time; somebody may have the row locked" : "no answer from the database in time");
         load->next = list;
         list = load;
     }
@@ -154,7 +154,7 @@ static bool route_locked(struct loader *loader, struct load *load, char *text, s
     uint64_t now = clock_mono_us();
     load->host = HOST_PRIMARY;
     load->replica_until_us = now + (load->deadline_us - MIN(load->deadline_us, now)) / 2;
-    if (replica->address_count > 0 && !load->primary_only && replica->connected > 0 &&
+    if (replica->address_count > 0 && !load->primary_only && !load->is_locking && replica->connected > 0 &&
         replica_may_try(&loader->replica, load->min_version, now, guard_wall_ms(loader->config)) && host_admits_locked(replica, text, size)) {
         load->host = HOST_REPLICA;
         return true;

@@ -10,7 +10,7 @@
  *                                │                                      └─────────────┘ the connection was gone: again, on another
  *                                │ loader_join: same key, same lease: waits for that load's result, copied
  *
- *   A thread takes what waits for one table together, up to `batch` of them, and asks with one statement. What a worker submits in one
+ *   A thread takes what waits for one table together, up to `batch` of them, locking loads and others apart, and asks with one statement. What a worker submits in one
  *   turn of its loop (a multi-get's misses) reaches the queue in one piece, so that no thread runs off with the first of it.
  *
  *   watchdog: ends loads, in the queue or under way, when their deadline has passed; interrupts a statement that nobody waits for any more, and
@@ -48,6 +48,7 @@ struct load {
                          * or that of the load that was joined */
     uint64_t min_version; /* an older row is of no use: one of the replica's is asked for again from the primary. 0: any will do */
     bool primary_only;    /* nothing is known that a replica's row could be measured by */
+    bool is_locking;      /* waits, until the deadline, for whoever has the row locked; of the primary, whatever primary_only says */
     uint64_t deadline_us; /* clock_mono_us() */
     uint16_t key_len;
     char key[KEY_MAX]; /* the whole key, prefix included */

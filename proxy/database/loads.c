@@ -158,7 +158,7 @@ uint32_t loads_pop(struct loads *loads, enum host_kind host, struct load **out, 
     struct load *load = queue->head;
     for (uint32_t looked = 0; load != NULL && count < max && looked < LOOK_MAX; looked++) {
         struct load *next = load->next;
-        bool is_wanted = count == 0 || (load->namespace == out[0]->namespace && !is_suspect(load) && !is_suspect(out[0]));
+        bool is_wanted = count == 0 || (load->namespace == out[0]->namespace && load->is_locking == out[0]->is_locking && !is_suspect(load) && !is_suspect(out[0]));
         if (is_wanted) {
             if (before != NULL) {
                 before->next = next;

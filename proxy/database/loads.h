@@ -42,7 +42,7 @@ void loads_release(struct loads *loads, struct loader_intake *intake);
 
 void loads_push_back(struct loads *loads, struct load *load); /* one that was popped: it is the next again, for load->host */
 
-/* The oldest, and behind it others of the same namespace, `max` at most. One that has lost several connections comes alone: it may be what
+/* The oldest, and behind it others of the same namespace that are locking like it, or not, `max` at most. One that has lost several connections comes alone: it may be what
  * they died of. */
 uint32_t loads_pop(struct loads *loads, enum host_kind host, struct load **out, uint32_t max);
 

@@ -244,6 +244,7 @@ char *source_sql(const struct source *source, const struct source_select *select
     fputs(select->witness != NULL ? " ON " : " WHERE ", out);
     put_match(out, source, select->key_count);
     fprintf(out, " LIMIT %u", SOURCE_ROWS_MAX * select->key_count);
+    fputs(select->is_locking ? " LOCK IN SHARE MODE" : "", out);
     bool failed = ferror(out) != 0;
     if (fclose(out) != 0 || failed) {
         free(sql);

@@ -100,6 +100,7 @@ struct source_select {
     /* Or NULL: a SELECT of one row with one column named outrigger_witness. It says something about the server as of this very
      * statement: the rows come joined to it, and when there are none, one row of NULLs does. */
     const char *witness;
+    bool is_locking; /* waits for whoever has the rows locked, and sees what they have committed: LOCK IN SHARE MODE, which MySQL and MariaDB both have */
 };
 
 /* The SELECT; to be freed. */

@@ -34,6 +34,7 @@ struct store_load {
 
 struct store_batch {
     uint32_t source;
+    bool is_locking; /* the rows are read with a shared lock, which waits for writers; not of a replica */
     uint32_t count; /* 1 … STORE_BATCH_MAX */
     struct store_load *loads;
     /* Out: how many statements it took, and the row keys they asked for together. */

@@ -38,6 +38,7 @@ enum mysql_errno {
     CR_STATEMENT_CHANGED = 2057,
     CR_LAST = 2999,
     ER_TIMEOUT_MYSQL = 3024,
+    ER_LOCKED = 1205, /* "Lock wait timeout exceeded" */
     ER_KILLED_MYSQL = 3169,
     ER_NOT_CONVERTIBLE = 3988, /* MySQL's ER_COLLATION_MIX */
     ER_IDLE_MYSQL = 4031,
@@ -66,6 +67,7 @@ enum err store_mysql_classify(unsigned code)
         return OK;
     case ER_TIMEOUT_MARIADB:
     case ER_TIMEOUT_MYSQL:
+    case ER_LOCKED:
         return ERR_TIMEOUT;
     case ER_STATEMENT_UNKNOWN:
     case ER_REPREPARE:
@@ -172,7 +174,7 @@ static struct store_connection *connection_open(const struct store_options *opti
     mysql_library_init(0, NULL, NULL);
     struct store_connection *c = xcalloc(1, sizeof *c);
     c->options = *options;
-    c->loads = xcalloc((size_t)options->source_count * STORE_MYSQL_SHAPES, sizeof *c->loads);
+    c->loads = xcalloc((size_t)options->source_count * STORE_MYSQL_LOADS, sizeof *c->loads);
     c->fd = -1;
     pthread_mutex_init(&c->mutex, NULL);
     return c;
@@ -212,15 +214,15 @@ static void set_tls(MYSQL *mysql, const char *ca)
 }
 
 /* What the session must be, whatever the server's defaults are: every SELECT by itself, seeing all that is committed; CHAR
- * columns without padding; for a writer, errors instead of values that are cut to fit; and no statement that goes on for long after we have given it up. Each vendor skips the comment meant
- * for the other. */
+ * columns without padding; for a writer, errors instead of values that are cut to fit; and no statement that goes on for long after we have given it up. A locking load is told that a
+ * row is locked before its deadline, where seconds allow: then that is an answer, and no failure of the database. Each vendor skips the comment meant for the other. */
 static void set_session(MYSQL *mysql, const struct config_database *config, bool is_writer)
 {
     char text[320];
     snprintf(text, sizeof text,
              "SET SESSION autocommit=1, innodb_lock_wait_timeout=%" PRIu32 ", sql_mode='%s' /*M!100101 , max_statement_time=%" PRIu32 ".%03" PRIu32 " */ "
              "/*!50708 , max_execution_time=%" PRIu32 " */",
-             MAX(config->timeout_ms / 1000, 1), is_writer ? "STRICT_ALL_TABLES,NO_AUTO_VALUE_ON_ZERO" : "", config->timeout_ms / 1000,
+             MAX(config->timeout_ms / (is_writer ? 1000 : 2000), 1), is_writer ? "STRICT_ALL_TABLES,NO_AUTO_VALUE_ON_ZERO" : "", config->timeout_ms / 1000,
              config->timeout_ms % 1000, config->timeout_ms);
     mysql_options(mysql, MYSQL_INIT_COMMAND, "SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED");
     mysql_options(mysql, MYSQL_INIT_COMMAND, text);

@@ -32,7 +32,7 @@ struct store_connection {
     bool is_rollback_lost; /* a transaction may still be open */
     bool has_clock;
     int64_t clock_us; /* the database's clock minus clock_mono_us(), never more than it is */
-    struct load_statement **loads; /* store_mysql_load.c's, by source and number of keys; NULL: not prepared yet */
+    struct load_statement **loads; /* store_mysql_load.c's, by source, whether it locks and number of keys; NULL: not prepared yet */
     pthread_mutex_t mutex; /* guards the next two */
     int fd;                /* what interrupt() shuts down, -1: nothing */
     bool is_interrupted;
@@ -74,6 +74,7 @@ enum err store_mysql_run(struct store_connection *c, const char *sql, char *erro
 
 /* store_mysql_load.c */
 #define STORE_MYSQL_SHAPES 5U
+#define STORE_MYSQL_LOADS (2 * STORE_MYSQL_SHAPES) /* of one source */
 enum err store_mysql_load(struct store_connection *c, struct store_batch *batch);
 void store_mysql_load_close(struct store_connection *c);
 

@@ -30,6 +30,7 @@ struct load_statement {
     const struct store_options *options; /* the connection's */
     uint32_t column_count;
     uint32_t key_count; /* parameters */
+    bool is_locking;
     struct key_column key_columns[KEY_FIELDS_MAX];
     bool *is_guarded;   /* by value column */
     struct cell *cells;
@@ -72,7 +73,7 @@ static void statement_destroy(struct load_statement **statement)
 static enum err prepare_sql(struct load_statement *s, char *error, size_t size)
 {
     char *witness = store_mysql_witness(s->options);
-    struct source_select select = {.key_count = s->key_count, .is_guarded = s->is_guarded, .witness = witness};
+    struct source_select select = {.key_count = s->key_count, .is_guarded = s->is_guarded, .witness = witness, .is_locking = s->is_locking};
     char *sql = witness != NULL || s->options->role == STORE_PRIMARY ? source_sql(s->source, &select) : NULL;
     free(witness);
     s->stmt = sql != NULL ? mysql_stmt_init(s->mysql) : NULL;
@@ -176,13 +177,14 @@ static enum err statement_prepare(struct load_statement *s, char *error, size_t 
     return OK;
 }
 
-static struct load_statement *statement_create(struct store_connection *c, uint32_t source, uint32_t key_count)
+static struct load_statement *statement_create(struct store_connection *c, uint32_t source, uint32_t key_count, bool is_locking)
 {
     struct load_statement *s = xcalloc(1, sizeof *s);
     s->mysql = c->mysql;
     s->source = &c->options.sources[source];
     s->options = &c->options;
     s->key_count = key_count;
+    s->is_locking = is_locking;
     s->column_count = source_column_count(s->source);
     uint32_t fields = s->source->key.count;
     s->is_guarded = xcalloc(s->source->value_count, sizeof *s->is_guarded);
@@ -196,17 +198,17 @@ static struct load_statement *statement_create(struct store_connection *c, uint3
     return s;
 }
 
-/* The source's statement for at least so many keys on this connection, prepared when it is first needed. */
-static enum err statement_get(struct store_connection *c, uint32_t source, uint32_t count, struct load_statement ***out, char *error,
-                              size_t size)
+/* The batch's statement for at least so many keys on this connection, prepared when it is first needed. */
+static enum err statement_get(struct store_connection *c, const struct store_batch *batch, uint32_t count, struct load_statement ***out,
+                              char *error, size_t size)
 {
     uint32_t shape = 0;
     while (shapes[shape] < count) {
         shape++;
     }
-    *out = &c->loads[source * STORE_MYSQL_SHAPES + shape];
+    *out = &c->loads[batch->source * STORE_MYSQL_LOADS + (batch->is_locking ? STORE_MYSQL_SHAPES : 0) + shape];
     if (**out == NULL) {
-        struct load_statement *s = statement_create(c, source, shapes[shape]);
+        struct load_statement *s = statement_create(c, batch->source, shapes[shape], batch->is_locking);
         enum err err = statement_prepare(s, error, size);
         if (err != OK) {
             statement_destroy(&s);
@@ -502,7 +504,7 @@ static enum err run_together(struct store_connection *c, struct store_batch *bat
         struct load_statement **s = NULL;
         struct store_load *loads[STORE_BATCH_MAX];
         uint32_t n = 0;
-        err = statement_get(c, batch->source, count, &s, error, size);
+        err = statement_get(c, batch, count, &s, error, size);
         *is_mapping = err != OK && err != ERR_CONFLICT;
         for (uint32_t i = first; i < first + count && err == OK; i++) {
             struct store_load *load = &batch->loads[i];
@@ -572,7 +574,7 @@ enum err store_mysql_load(struct store_connection *c, struct store_batch *batch)
 
 void store_mysql_load_close(struct store_connection *c)
 {
-    for (uint32_t i = 0; i < c->options.source_count * STORE_MYSQL_SHAPES; i++) {
+    for (uint32_t i = 0; i < c->options.source_count * STORE_MYSQL_LOADS; i++) {
         statement_destroy(&c->loads[i]);
     }
     free(c->loads);

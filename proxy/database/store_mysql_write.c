@@ -122,6 +122,12 @@ static enum fault transact(struct writing *w)
     }
     fault = fault == FAULT_NONE ? change(w) : fault;
     fault = fault == FAULT_NONE ? verify(w, is_new) : fault;
+    /* All of the row's locks are ours by now. A process that was stopped until after the deadline must not go on: others may have counted on that. */
+    if (fault == FAULT_NONE && clock_mono_us() >= w->write->deadline_us) {
+        w->code = 0;
+        writing_fail(w, ERR_TIMEOUT, "the deadline had passed before the row could be written");
+        fault = FAULT_FAILED;
+    }
     if (fault == FAULT_NONE) {
         fault = writing_run_text(w, "COMMIT");
         fault = fault == FAULT_NONE || fault == FAULT_AGAIN ? fault : writing_judge_commit(w, FAULT_CLOSED);

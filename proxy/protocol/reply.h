@@ -44,6 +44,7 @@ enum reply_origin {
     ORIGIN_NEGATIVE,  /* the cache remembers that there is none */
     ORIGIN_TOMBSTONE, /* peek: invalidated, and without a value */
     ORIGIN_LEASE,     /* peek: somebody is loading it */
+    ORIGIN_LOCK,      /* peek: somebody is writing it */
     ORIGIN_COUNT
 };
 

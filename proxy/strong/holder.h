@@ -6,9 +6,9 @@
  *
  *                                ┌── even, ready, our ring: a take-over: our name to a majority ────────────────────────────────┐
  *   out ──elected──▶ looking ────┴── anything else: TAKING ──majority──▶ WAITING ──window + lease──▶ on_rule ──▶ is_ready ────┴─▶ READY
- *    ▲ ▲               ▲  ▲ a node is away: again later      │                 │                                                   │
- *    │ └─not elected── any └── another's name in our place ──┴─────────────────┴────────────────────── any ◀──────────────────────┘
- *    └─ (a higher number in any: TAKING with the next even one, without a lease)
+ *                       ▲
+ *                       └── (a pause) ◀── another's name where ours was, or a node is away when TAKING should begin
+ *   any ──not elected──▶ out;  any ──a higher number, or our own number taken by another that is not ready──▶ TAKING, with the next even number and without a lease
  *
  * A round goes to all usable voters every third of the lease; a majority of compare-and-sets that were sent and answered in one round makes the lease valid
  * for its time from before the round's first send. A record that is missing is made only in TAKING, or while the lease is valid; a round that fails for that is a comeback.
@@ -33,7 +33,7 @@ struct holder_context {
     void (*on_change)(void *ctx, struct holder *holder); /* mode, number, valid_until_us or taken_over_us are others now; may be called with nothing changed */
 };
 
-enum holder_phase { HOLDER_IDLE, HOLDER_LOOKING, HOLDER_ROUNDS };
+enum holder_phase { HOLDER_IDLE, HOLDER_PAUSED, HOLDER_LOOKING, HOLDER_ROUNDS };
 
 /* One voter, for the holder. */
 struct holder_vote {
@@ -56,7 +56,7 @@ struct holder {
     uint64_t taken_over_us;  /* since when a majority has our name under this number; 0: it does not */
 
     enum holder_phase phase;
-    bool is_elected;
+    bool is_waiting_for_pool;
     bool is_ready; /* as we write it */
     uint64_t ready_from_us; /* WAITING: not before that */
     bool is_rule_asked;

@@ -349,13 +349,15 @@ static void attempt(struct prepare *p, uint64_t now_us)
         p->version = version_shift(version_next(&preparer->clock, guard_wall_ms(preparer->config)), preparer->config->strong->lock_window_ms);
     }
     for (uint32_t i = 0; i < preparer->region_count; i++) {
-        p->asked[i] = (struct asked){.place = PLACE_ASKING, .prepare = p, .again_us = AGAIN_MIN_US, .until_us = now_us + patience_us(p)};
+        uint64_t down_us = preparer->regions[i].down_us; /* what was silent before need not be waited for again */
+        p->asked[i] = (struct asked){
+            .place = PLACE_ASKING, .prepare = p, .again_us = AGAIN_MIN_US, .until_us = (down_us != 0 ? down_us : now_us) + patience_us(p)};
     }
     for (uint32_t i = 0; i < preparer->region_count; i++) {
         struct suspension *suspension = preparer->regions[i].suspension;
         if (suspension_is_proven(suspension, now_us)) {
             p->asked[i].place = PLACE_OUT;
-        } else if (suspension->proven_us != 0) {
+        } else if (suspension->proven_us != 0 || now_us >= p->asked[i].until_us) {
             suspend(p, i, now_us);
         } else {
             ask(p, i, now_us);

@@ -34,6 +34,7 @@ struct prepare_region {
     struct transport *transport;
     struct suspension *suspension;
     uint32_t metric; /* index of the region in metrics */
+    uint64_t down_us; /* since when there is no connection to it; 0: there is one */
     char subject[SUBJECT_MAX]; /* of its queue group */
     char holder[SUBJECT_MAX];  /* where its holder takes rules; "" while none is known */
 };

@@ -15,10 +15,13 @@
  * happened, and asking anew takes one round trip. What must not be is the other way: that a share is given for a digest without a rule that
  * has been confirmed, as its time is all that the confirmation knows of it. Locks do not depend on rules: lock_until_us stays.
  *
- * So a rule that is in force at the holder is confirmed once every share that may still be alive was given for a digest with it: anew, or the same
- * digest; or has run out. Shares that another holder gave before us are not known, but none outlasts its lease, which ran out one lease after we
- * took over (taken_over_us). A NEW HOLDER MUST HAVE ALL RULES that were confirmed before: it stays STRONG_WAITING until rules_catch_up()
- * (proxy/cache/rules.h), called after it has taken over, is done.
+ * So a rule that is recorded in the region and in force at the holder is confirmed once
+ *   - every share that may still be alive was given for a digest with it: anew, or the same digest; or has run out;
+ *   - shares that another holder gave before us have run out, too: they are not known, but none outlasts its lease, which ends one lease after we
+ *     took over (taken_over_us);
+ *   - the lease was renewed by a round that began after share_confirm(): who takes over does so after that, and has the rule, because
+ *     A NEW HOLDER STAYS STRONG_WAITING UNTIL rules_catch_up() (proxy/cache/rules.h), called after it has taken over, is done.
+ * Without the last a holder that has been replaced, and does not know it yet, would confirm a rule that its successor serves without.
  */
 #ifndef PROXY_STRONG_SHARE_H
 #define PROXY_STRONG_SHARE_H
@@ -37,6 +40,7 @@
 #define SHARE_ASK_KIND 'h'
 #define SHARE_ANSWER_KIND 'a'
 
+/* Taken after a message has come, and before anything is sent because of it: an older one would give away more of the lease than there is. */
 struct share_time {
     uint64_t us;      /* clock_mono_us() */
     uint64_t wall_ms; /* guard_wall_ms() */
@@ -61,6 +65,7 @@ struct share_confirmation {
 
     struct list link; /* the share's from here on */
     uint64_t serial;
+    uint64_t begun_us;
 };
 
 struct share_grant {
@@ -104,6 +109,7 @@ struct share {
     /* As the holder. */
     uint64_t beacon_due_us;
     uint64_t serial; /* counts grants */
+    bool is_stopping;
     uint32_t grant_count;
     struct list confirmations;
     uint32_t confirmation_count;
@@ -111,7 +117,9 @@ struct share {
 
     /* As another. */
     char holder[MESSAGE_INBOX_MAX]; /* its inbox; "": not known */
-    uint64_t holder_number;         /* as it said last */
+    uint64_t holder_number;         /* as it said last, likewise the next two */
+    uint64_t holder_digest;
+    uint8_t holder_mode;
     struct share_asking asking;
     uint64_t request;
     uint64_t ask_due_us;
@@ -124,7 +132,7 @@ void share_init(struct share *share, const struct share_context *context, struct
 /* Confirmations under way end with ERR_STOPPING, and no more are taken. */
 void share_stop(struct share *share);
 
-/* Before every step, and whenever something of it has changed. */
+/* Whenever something of it has changed; what follows from that is done by the next share_step(), as with all that follows. */
 void share_set_holder(struct share *share, const struct share_lease *lease, struct share_time now);
 /* sink.digest() has changed, or may have. */
 void share_on_digest(struct share *share, uint64_t digest, struct share_time now);
@@ -140,6 +148,9 @@ void share_on_answer(struct share *share, uint64_t number, const struct incoming
 
 /* As the holder, when the rule is in force in this process. on_done may be called before this returns. */
 void share_confirm(struct share *share, struct share_confirmation *confirmation, struct share_time now);
+
+/* A confirmation waits for a round of renewals that begins at or after this; 0: none does. Such a round is best begun at once. */
+uint64_t share_renew_from_us(const struct share *share);
 
 /* Does what is due; returns when to call again. */
 uint64_t share_step(struct share *share, struct share_time now);

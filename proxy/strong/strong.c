@@ -258,7 +258,7 @@ static void machines_init(struct strong *strong, struct metrics_shard *shard, ui
         struct suspension_context suspension = {config, strong->log, &strong->votes, i};
         suspension_init(&v->suspension, &suspension);
         strong->preparer.regions[i] = (struct prepare_region){
-            .name = v->name, .transport = link_transport(v->link), .suspension = &v->suspension, .metric = i};
+            .name = v->name, .transport = link_transport(v->link), .suspension = &v->suspension, .metric = i, .down_us = now_us};
         snprintf(strong->preparer.regions[i].subject, SUBJECT_MAX, "outrigger.strong.%s.lock", v->name);
     }
 }

@@ -22,6 +22,13 @@ static struct share_time share_now(const struct strong *strong, uint64_t now_us)
 
 /* --- connections --- */
 
+static void tell_preparer(const struct strong_voter *v, uint64_t down_us)
+{
+    if (is_region(v)) {
+        v->strong->preparer.regions[v->index].down_us = down_us;
+    }
+}
+
 static void on_up(void *ctx)
 {
     struct strong_voter *v = ctx;
@@ -32,6 +39,7 @@ static void on_up(void *ctx)
     }
     log_info(strong->log, "strong: connected%s to the NATS of %s (%s)", v->was_up ? " again" : "", v->name, v->url);
     v->is_up = v->was_up = true;
+    tell_preparer(v, 0);
     v->reason[0] = '\0';
     vote_on_up(&v->vote, now_us);
     if (v->index == 0) {
@@ -52,6 +60,9 @@ static void on_down(void *ctx, const char *reason)
         log_warn(strong->log, "strong: no connection to the NATS of %s (%s): %s; trying again", v->name, v->url, reason);
     }
     snprintf(v->reason, sizeof v->reason, "%s", reason);
+    if (v->is_up) {
+        tell_preparer(v, clock_mono_us());
+    }
     v->is_up = false;
     vote_on_down(&v->vote, clock_mono_us());
     if (v->index == 0) {
@@ -180,7 +191,7 @@ static void tell_share(struct strong *strong, uint64_t now_us)
 {
     const struct holder *holder = &strong->holder;
     struct share_lease lease = {
-        .is_holder = holder->is_elected && holder->mode >= STRONG_WAITING && holder->taken_over_us != 0,
+        .is_holder = holder->mode >= STRONG_WAITING && holder->taken_over_us != 0,
         .mode = holder->mode,
         .valid_until_us = holder->valid_until_us,
         .number = holder->number,
@@ -219,7 +230,7 @@ static void update_status(struct strong *strong, uint64_t now_us)
     }
     metrics_set(strong->metrics, METRIC_STRONG_SERVES, 0, now_us < strong->share.serve_until_us);
     metrics_set(strong->metrics, METRIC_STRONG_VOTES, 0, voters_usable(&strong->votes, now_us));
-    metrics_set(strong->metrics, METRIC_STRONG_IS_HOLDER, 0, strong->holder.is_elected);
+    metrics_set(strong->metrics, METRIC_STRONG_IS_HOLDER, 0, election_is_won(&strong->election));
 }
 
 static uint64_t step(struct strong *strong)

@@ -10,9 +10,9 @@
  *    │                └──▶ there: blank for a lease, then usable ──the bucket is gone, anew, or went back──▶ asking
  *    └──on_down── any
  *
- * A voter that may have lost what it knew is no vote for one lease (the model's `blank`), counted from when we saw it. That is so when its bucket's
- * `created` is not what we knew, and whenever a connection is made: NATS acknowledges before it has synced, so a server that was cut off its power
- * can be back with less and the same `created`, and from here that looks like any other reconnection.
+ * A voter that may have lost what it knew is no vote for one lease (the model's `blank`), counted from when we saw it: when its bucket's `created`
+ * is not what we knew, or is seen for the first time; also when its numbers have gone back. (That can not be relied on: who has not seen the
+ * higher ones does not notice. A voter must not forget a part of what it has acknowledged, so a NATS of one server must sync every message.)
  *
  * Every `now_us` that comes with an answer must be taken after the answer was received: waits are counted from it.
  */
@@ -57,6 +57,7 @@ struct vote {
     char created[CREATED_SIZE]; /* of the bucket as we knew it; "": never seen */
     uint64_t info_seq;          /* its last message, by the last STREAM.INFO */
     uint64_t generation;        /* goes up with every blank: what a call knew before is not known any more */
+    bool has_gone_back;         /* its numbers did; not dealt with yet */
     uint64_t blank_until_us;
     struct list calls; /* under way */
     char problem[160];
@@ -96,6 +97,8 @@ const char *vote_problem(const struct vote *vote, uint64_t now_us);
 
 void vote_call_init(struct vote_call *call, struct vote *vote, uint32_t region, void (*on_done)(struct vote_call *call, enum err err, uint64_t now_us), void *ctx);
 bool vote_call_is_under_way(const struct vote_call *call);
+/* Whether call->record is what was there when we last looked, and the voter is still the same. */
+bool vote_call_knows(const struct vote_call *call);
 /* Its on_done does not come any more. A write may have been stored, or be yet. */
 void vote_call_cancel(struct vote_call *call);
 

@@ -12,17 +12,24 @@
 #define BUCKET_ENTRIES 16
 
 struct bucket_entry {
-    char subject[64];
+    char subject[SUBJECT_MAX];
     uint64_t seq;
     char data[64];
 };
 
 struct bucket {
+    const char *name; /* NULL: ROLES_west */
+    uint32_t created; /* how often it was */
     bool is_there;
     bool is_full; /* takes nothing any more */
     uint64_t seq;
     struct bucket_entry entries[BUCKET_ENTRIES];
 };
+
+static inline const char *bucket_name(const struct bucket *b)
+{
+    return b->name != NULL ? b->name : "ROLES_west";
+}
 
 static inline struct bucket_entry *bucket_entry(struct bucket *b, const char *subject)
 {
@@ -52,9 +59,9 @@ static inline void bucket_look(struct bucket *b, const struct sent *s, char *out
              data[0] != '\0' ? ",\"data\":\"" : "", data, data[0] != '\0' ? "\"" : "");
 }
 
-static inline void bucket_write(struct bucket *b, const struct sent *s, char *out, size_t size)
+static inline void bucket_write(struct bucket *b, const char *subject, const struct sent *s, char *out, size_t size)
 {
-    struct bucket_entry *entry = bucket_entry(b, s->subject);
+    struct bucket_entry *entry = bucket_entry(b, subject);
     if (b->is_full) {
         snprintf(out, size, "{\"error\":{\"code\":500,\"err_code\":10077,\"description\":\"maximum bytes exceeded\"}}");
     } else if (s->expected >= 0 && (uint64_t)s->expected != entry->seq) {
@@ -62,25 +69,40 @@ static inline void bucket_write(struct bucket *b, const struct sent *s, char *ou
     } else {
         entry->seq = ++b->seq;
         snprintf(entry->data, sizeof entry->data, "%s", s->data);
-        snprintf(out, size, "{\"stream\":\"KV_ROLES_west\",\"seq\":%" PRIu64 "}", entry->seq);
+        snprintf(out, size, "{\"stream\":\"KV_%s\",\"seq\":%" PRIu64 "}", bucket_name(b), entry->seq);
     }
+}
+
+/* It loses all it had. */
+static inline void bucket_lose(struct bucket *b)
+{
+    *b = (struct bucket){.name = b->name, .created = b->created};
 }
 
 /* What the server says to that. */
 static inline struct incoming bucket_answer(struct bucket *b, const struct sent *s, char *text, size_t size)
 {
-    if (strncmp(s->subject, "$JS.API.STREAM.CREATE.KV_ROLES_west", 35) == 0) {
+    const char *api = strstr(s->subject, "API."); /* perhaps with a domain in front */
+    const char *verb = api != NULL && s->subject[1] == 'J' ? api + 4 : s->subject;
+    bool is_entry = strncmp(verb, "$KV.", 4) == 0;
+    size_t len = strlen(bucket_name(b));
+    if (strncmp(verb, "STREAM.CREATE.KV_", 17) == 0) {
+        ck_assert_str_eq(verb + 17, bucket_name(b));
+        b->created += !b->is_there;
         b->is_there = true;
         snprintf(text, size, "{\"config\":{}}");
-    } else if (!b->is_there && s->subject[1] == 'J') {
+    } else if (!b->is_there && !is_entry) {
         snprintf(text, size, "{\"error\":{\"code\":404,\"err_code\":10059,\"description\":\"stream not found\"}}");
     } else if (!b->is_there) {
         return fake_status(STATUS_NO_RESPONDERS, "");
-    } else if (strncmp(s->subject, "$JS.API.STREAM.MSG.GET.", 23) == 0) {
+    } else if (strncmp(verb, "STREAM.INFO.KV_", 15) == 0) {
+        ck_assert_str_eq(verb + 15, bucket_name(b));
+        snprintf(text, size, "{\"created\":\"2026-11-24T00:00:%02uZ\",\"config\":{},\"state\":{\"first_seq\":1,\"last_seq\":%" PRIu64 "}}", b->created, b->seq);
+    } else if (strncmp(verb, "STREAM.MSG.GET.", 15) == 0) {
         bucket_look(b, s, text, size);
     } else {
-        ck_assert_int_eq(strncmp(s->subject, "$KV.ROLES_west.", 15), 0);
-        bucket_write(b, s, text, size);
+        ck_assert(is_entry && strncmp(verb + 4, bucket_name(b), len) == 0 && verb[4 + len] == '.');
+        bucket_write(b, verb, s, text, size);
     }
     return fake_answer(text);
 }

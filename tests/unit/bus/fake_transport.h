@@ -119,6 +119,6 @@ static struct config_bus fake_bus_config = {
     .ack_wait_ms = 10000,
 };
 
-static struct config fake_config = {.region = (char *)"west", .bus = &fake_bus_config};
+__attribute__((unused)) static struct config fake_config = {.region = (char *)"west", .bus = &fake_bus_config};
 
 #endif

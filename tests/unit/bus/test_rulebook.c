@@ -210,6 +210,27 @@ START_TEST(a_record_fails_when_it_must)
 }
 END_TEST
 
+START_TEST(an_entry_is_written_once)
+{
+    struct record record = record_of("a*", 7);
+    struct incoming answer = fake_answer("{\"error\":{\"code\":400,\"err_code\":10071,\"description\":\"wrong last sequence: 5\"}}");
+    watch(0);
+    rulebook_submit(&book, &record);
+    ck_assert_int_eq(fake_last(fake)->expected, 0); /* that there is none */
+    rulebook_on_recorded(&book, fake_number(fake_last(fake)), &answer, T0);
+    mailbox_drain(&box, NULL);
+    ck_assert_uint_eq(done, 1);
+    ck_assert_int_eq(result, OK); /* it was there */
+    record.is_removal = true;
+    rulebook_submit(&book, &record);
+    ck_assert_int_eq(fake_last(fake)->expected, -1);
+    rulebook_on_recorded(&book, fake_number(fake_last(fake)), &answer, T0);
+    mailbox_drain(&box, NULL);
+    ck_assert_uint_eq(done, 2);
+    ck_assert_int_eq(result, ERR_BUS);
+}
+END_TEST
+
 int main(void)
 {
     Suite *suite = suite_create("bus/rulebook");
@@ -222,6 +243,7 @@ int main(void)
     tcase_add_test(tc, a_heartbeat_tells_of_lost_messages_and_its_absence_of_a_lost_watch);
     tcase_add_test(tc, a_record_is_sent_until_it_is_acknowledged);
     tcase_add_test(tc, a_record_fails_when_it_must);
+    tcase_add_test(tc, an_entry_is_written_once);
     suite_add_tcase(suite, tc);
     return check_main(suite);
 }

@@ -61,6 +61,46 @@ START_TEST(there_is_room_for_so_many)
 }
 END_TEST
 
+/* Flagged as whoever puts it flags it. */
+static void put_strong(const char *pattern, uint64_t version)
+{
+    struct rule *rule;
+    struct invalidation event = rule_of(pattern, version);
+    ck_assert_int_eq(rule_table_put(&table, &event, "east", &rule), OK);
+    rule->is_strong = true;
+}
+
+START_TEST(a_digest_is_of_what_is_there)
+{
+    char pattern[32];
+    uint64_t empty = rule_table_digest(&table);
+    ck_assert_uint_ne(empty, 0);
+    put("other*", 5);
+    ck_assert_uint_eq(rule_table_digest(&table), empty);
+    for (uint64_t i = 0; i < 1000; i++) {
+        snprintf(pattern, sizeof pattern, "%lu*", i);
+        put_strong(pattern, 1 + i % 7);
+    }
+    uint64_t digest = rule_table_digest(&table);
+    rule_table_clear(&table);
+    for (uint64_t i = 1000; i-- > 0;) {
+        snprintf(pattern, sizeof pattern, "%lu*", i);
+        put_strong(pattern, i % 3 == 0 && i % 7 > 0 ? i % 7 : 1 + i % 7); /* some of them older first */
+        put_strong("removed*", 1 + i);
+    }
+    ck_assert_uint_ne(rule_table_digest(&table), digest);
+    for (uint64_t i = 0; i < 1000; i++) {
+        snprintf(pattern, sizeof pattern, "%lu*", i);
+        put_strong(pattern, 1 + i % 7);
+    }
+    ck_assert_uint_ne(rule_table_digest(&table), digest);
+    rule_table_remove(&table, rule_table_find(&table, SPAN_LIT("removed*")));
+    ck_assert_uint_eq(rule_table_digest(&table), digest);
+    put_strong("7*", 9);
+    ck_assert_uint_ne(rule_table_digest(&table), digest);
+}
+END_TEST
+
 START_TEST(it_is_told_as_json)
 {
     char *text = NULL;
@@ -81,6 +121,7 @@ int main(void)
     tcase_add_checked_fixture(tc, NULL, teardown);
     tcase_add_test(tc, the_newest_of_a_pattern_holds);
     tcase_add_test(tc, there_is_room_for_so_many);
+    tcase_add_test(tc, a_digest_is_of_what_is_there);
     tcase_add_test(tc, it_is_told_as_json);
     suite_add_tcase(suite, tc);
     return check_main(suite);

@@ -8,6 +8,8 @@
 
 #define POOL "pool: {nodes: [10.0.0.1]}\n"
 #define DATABASE "database: {primary: db, schema: shop, user: u}\n"
+#define BUS "region: w\nbus: {url: 'nats://n', peers: [{region: e, url: 'nats://e'}]}\n"
+#define STRONG "namespaces:\n  - prefix: 'a:'\n    read: through\n    consistency: strong\n    " SOURCE "\n"
 #define SOURCE "source: {table: t, key_column: k, value_column: v}"
 
 /* What the parser says of `text`, to be freed; "" if it is well. */
@@ -93,6 +95,57 @@ START_TEST(every_default)
     config_destroy(&c);
     ck_assert_ptr_null(c);
     config_destroy(&c); /* of nothing: nothing */
+}
+END_TEST
+
+/* What is said of a configuration that is well, to be freed. */
+static char *warnings(const struct config *config)
+{
+    char *said = NULL;
+    size_t len = 0;
+    FILE *out = open_memstream(&said, &len);
+    config_warn(config, "f", out);
+    fclose(out);
+    return said;
+}
+
+START_TEST(strong_namespaces)
+{
+    struct config *c = good(POOL DATABASE BUS STRONG);
+    ck_assert_int_eq(c->namespaces[0].consistency, CONSISTENCY_STRONG);
+    ck_assert_ptr_nonnull(c->strong);
+    ck_assert_uint_eq(c->strong->lease_ms, 3000);
+    ck_assert_uint_eq(c->strong->lock_window_ms, 10000);
+    ck_assert_uint_eq(c->strong->prepare_timeout_ms, 1000);
+    ck_assert_uint_eq(c->strong->witness_count, 0);
+    ck_assert_int_eq(c->flush_all, FLUSH_RULE); /* as nothing was said */
+    ck_assert_uint_eq(config_voters(c), 2);
+    char *said = warnings(c);
+    ck_assert_ptr_nonnull(strstr(said, "f: warning: strong: two votes: when either NATS is away"));
+    free(said);
+    config_destroy(&c);
+
+    c = good(POOL DATABASE BUS STRONG "flush_all: refuse\nstrong:\n  lease: 500ms\n  lock_window: 3600ms\n  prepare_timeout: 100ms\n"
+             "  witnesses: [{name: x, url: 'tls://x', user: u, password: p, tls: {server_name: n}}]\n");
+    ck_assert_int_eq(c->flush_all, FLUSH_REFUSE);
+    ck_assert_uint_eq(c->strong->lease_ms, 500);
+    ck_assert_uint_eq(c->strong->witness_count, 1);
+    ck_assert_str_eq(c->strong->witnesses[0].region, "x");
+    ck_assert_str_eq(c->strong->witnesses[0].access.user, "u");
+    ck_assert_str_eq(c->strong->witnesses[0].access.tls->server_name, "n");
+    ck_assert_ptr_null(c->strong->witnesses[0].domain);
+    said = warnings(c);
+    ck_assert_str_eq(said, "");
+    free(said);
+    config_destroy(&c);
+
+    c = good(POOL DATABASE BUS "namespaces: [{prefix: 'a:', consistency: eventual}]\n");
+    ck_assert_ptr_null(c->strong);
+    ck_assert_int_eq(c->flush_all, FLUSH_NODES);
+    said = warnings(c);
+    ck_assert_str_eq(said, "");
+    free(said);
+    config_destroy(&c);
 }
 END_TEST
 
@@ -950,6 +1003,7 @@ int main(void)
     tcase_add_test(well, every_default);
     tcase_add_test(well, sources);
     tcase_add_test(well, defaults_of_sections);
+    tcase_add_test(well, strong_namespaces);
     tcase_add_test(well, every_option_of_the_process);
     tcase_add_test(well, listeners_and_tls);
     tcase_add_test(well, every_option_of_the_pool);

@@ -26,6 +26,7 @@ static struct {
     uint32_t held;   /* loads that are held */
     uint32_t loads;
     uint32_t batches;
+    uint32_t locking; /* loads */
     uint32_t asked[HOSTS]; /* loads, by role */
     uint64_t heartbeat;    /* what the replica shows */
     const char *read_only; /* the address that is not the primary */
@@ -127,6 +128,7 @@ static enum err fake_load(struct store_connection *c, struct store_batch *batch)
     ck_assert(batch->count > 0 && batch->count <= STORE_BATCH_MAX);
     pthread_mutex_lock(&fake.mutex);
     fake.batches++;
+    fake.locking += batch->is_locking ? batch->count : 0;
     batch->queries = 1;
     batch->keys_asked = batch->count;
     for (uint32_t i = 0; i < batch->count; i++) {
@@ -418,6 +420,31 @@ START_TEST(no_statement_has_more_than_batch_keys)
     }
     ck_assert_uint_eq(fake_get(&fake.batches), 4);
     ck_assert_uint_eq(metric(METRIC_DATABASE_QUERY_KEYS, 0), ARRAY_LEN(loads));
+    stop();
+}
+END_TEST
+
+START_TEST(locking_loads_go_by_themselves)
+{
+    struct load loads[6];
+    struct loader_intake intake = {0};
+    start_connected(1, 200);
+    for (unsigned i = 0; i < ARRAY_LEN(loads); i++) {
+        char key[16];
+        snprintf(key, sizeof key, "k%u", i);
+        make(&loads[i], key, 1 + i, 1000 * MS);
+        loads[i].is_locking = i % 2 == 0;
+        ck_assert_int_eq(loader_submit(loader, &intake, &loads[i]), OK);
+    }
+    loader_flush(loader, &intake);
+    wait_done(ARRAY_LEN(loads));
+    for (unsigned i = 0; i < ARRAY_LEN(loads); i++) {
+        char key[16];
+        snprintf(key, sizeof key, "k%u", i);
+        check_value(&loads[i], key);
+    }
+    ck_assert_uint_eq(fake_get(&fake.batches), 2);
+    ck_assert_uint_eq(fake_get(&fake.locking), 3);
     stop();
 }
 END_TEST
@@ -993,6 +1020,7 @@ int main(void)
     tcase_add_test(tc, a_deadline_under_way_interrupts);
     tcase_add_test(tc, loads_of_the_same_lease_are_joined);
     tcase_add_test(tc, no_statement_has_more_than_batch_keys);
+    tcase_add_test(tc, locking_loads_go_by_themselves);
     tcase_add_test(tc, what_is_submitted_in_one_turn_is_one_batch);
     tcase_add_test(tc, what_is_held_counts_as_queued);
     tcase_add_test(tc, one_bad_row_fails_only_its_own_load);

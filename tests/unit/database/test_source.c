@@ -73,6 +73,9 @@ START_TEST(sql_of_several_keys)
     ck_assert_str_eq(sql, "SELECT `name`, NULL, NULL, 0, outrigger_witness, `description` FROM (SELECT 7 AS outrigger_witness) AS "
                           "outrigger_w LEFT JOIN `packages` ON `name` = ? LIMIT 16");
     free(sql);
+    sql = source_sql(&source, &(struct source_select){.key_count = 1, .is_locking = true});
+    ck_assert_str_eq(sql, "SELECT `name`, NULL, NULL, 0, NULL, `description` FROM `packages` WHERE `name` = ? LIMIT 16 LOCK IN SHARE MODE");
+    free(sql);
 }
 END_TEST
 

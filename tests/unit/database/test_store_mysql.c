@@ -16,6 +16,7 @@
 
 #include <mysql.h>
 #include <poll.h>
+#include <pthread.h>
 #include <signal.h>
 #include <stdarg.h>
 #include <time.h>
@@ -445,6 +446,100 @@ START_TEST(in_a_batch_a_bad_row_fails_alone)
     load_batch(2, (const char *const[]){"a", "b"});
     check_item(0, "A");
     check_item(1, "B");
+}
+END_TEST
+
+/* --- locking loads --- */
+
+struct locking {
+    pthread_t thread;
+    uint32_t count;
+    const char *keys[4];
+};
+
+static void *load_locking(void *arg)
+{
+    struct locking *l = arg;
+    batch = (struct store_batch){.source = 0, .is_locking = true, .count = l->count, .loads = items};
+    for (uint32_t i = 0; i < l->count; i++) {
+        items[i] = (struct store_load){.key = span_str(l->keys[i])};
+    }
+    store_mysql.load(connection, &batch);
+    return NULL;
+}
+
+/* Waits until the load waits for a lock of ours. */
+static void wait_until_locked(void)
+{
+    char text[32] = "0";
+    for (unsigned i = 0; i < 50 && strcmp(text, "0") == 0; i++) {
+        usleep(110000); /* InnoDB shows anew only what nobody has looked at for a tenth of a second */
+        sql_text("SELECT COUNT(*) FROM information_schema.innodb_trx WHERE trx_state = 'LOCK WAIT'", text, sizeof text);
+    }
+    ck_assert_str_ne(text, "0");
+}
+
+/* With our transaction open: the load begins, waits for it, and sees what it has committed. */
+static void check_waits(struct locking *l, const char *end)
+{
+    ck_assert_int_eq(pthread_create(&l->thread, NULL, load_locking, l), 0);
+    wait_until_locked();
+    sql("%s", end);
+    pthread_join(l->thread, NULL);
+}
+
+static void locking_loads_wait(enum store_role role)
+{
+    open_kv("k VARCHAR(100) PRIMARY KEY, v TEXT");
+    sql("INSERT INTO kv VALUES ('a','old'),('b','B')");
+    store_mysql.close(&connection);
+    database.timeout_ms = 4000;
+    connection = store_mysql.open(&(struct store_options){.config = &database, .address = &primary, .role = role, .sources = &source,
+                                                          .source_count = 1, .max_value_size = VALUE_MAX});
+    ck_assert_msg(store_mysql.connect(connection, error, sizeof error) == OK, "%s", error);
+    sql("START TRANSACTION");
+    sql("UPDATE kv SET v = 'new' WHERE k = 'a'");
+    check_found("a", "old"); /* a plain one does not */
+    check_waits(&(struct locking){.count = 1, .keys = {"a"}}, "COMMIT");
+    check_item(0, "new");
+    sql("START TRANSACTION");
+    sql("INSERT INTO kv VALUES ('c','C')");
+    check_absent("c");
+    check_waits(&(struct locking){.count = 3, .keys = {"b", "c", "none"}}, "COMMIT");
+    ck_assert_uint_eq(batch.queries, 1);
+    check_item(0, "B");
+    check_item(1, "C");
+    check_item(2, NULL);
+    sql("START TRANSACTION");
+    sql("DELETE FROM kv WHERE k = 'c'");
+    check_waits(&(struct locking){.count = 1, .keys = {"c"}}, "COMMIT");
+    check_item(0, NULL);
+    sql("START TRANSACTION");
+    sql("INSERT INTO kv VALUES ('d','D')");
+    check_waits(&(struct locking){.count = 1, .keys = {"d"}}, "ROLLBACK");
+    check_item(0, NULL);
+    /* Longer than a load may take: the server says so before the deadline, and the connection is as good as before. */
+    sql("START TRANSACTION");
+    sql("UPDATE kv SET v = 'newer' WHERE k = 'a'");
+    load_locking(&(struct locking){.count = 2, .keys = {"a", "b"}});
+    ck_assert_int_eq(items[0].err, ERR_TIMEOUT);
+    ck_assert_ptr_nonnull(strstr(items[0].error, "Lock wait timeout exceeded"));
+    sql("COMMIT");
+    load_locking(&(struct locking){.count = 2, .keys = {"a", "b"}});
+    check_item(0, "newer");
+    check_item(1, "B");
+    database.timeout_ms = 1000;
+}
+
+START_TEST(locking_loads_wait_for_writers)
+{
+    locking_loads_wait(STORE_PRIMARY);
+}
+END_TEST
+
+START_TEST(so_they_do_with_a_witness)
+{
+    locking_loads_wait(STORE_PRIMARY_OF_SEVERAL);
 }
 END_TEST
 
@@ -1031,6 +1126,8 @@ int main(void)
     tcase_add_test(tc, a_batch_is_one_statement);
     tcase_add_test(tc, in_a_batch_keys_are_exact_too);
     tcase_add_test(tc, in_a_batch_a_bad_row_fails_alone);
+    tcase_add_test(tc, locking_loads_wait_for_writers);
+    tcase_add_test(tc, so_they_do_with_a_witness);
     tcase_add_test(tc, the_heartbeat_comes_with_the_rows);
     tcase_add_test(tc, one_owner_beats_and_never_backwards);
     tcase_add_test(tc, a_primary_that_turns_read_only_is_none);
