@@ -93,10 +93,14 @@ static void end_publication(struct publication **publication, enum err err)
     mailbox_post(p->reply_to, &p->mail);
 }
 
+static struct {
+    struct mail mail;
+    struct strong_confirmation *confirmation;
+} confirmed;
+
 static void deliver_confirmation(struct mail *mail, void *owner)
 {
-    struct strong_confirmation *confirmation = container_of(mail, struct strong_confirmation, mail);
-    confirmation->on_done(confirmation);
+    confirmed.confirmation->on_done(confirmed.confirmation);
 }
 
 static void end_confirmation(enum err err, const char *text)
@@ -106,8 +110,9 @@ static void end_confirmation(enum err err, const char *text)
     confirming = NULL;
     c->err = err;
     snprintf(c->text, sizeof c->text, "%s", text);
-    c->mail.deliver = deliver_confirmation;
-    mailbox_post(c->reply_to, &c->mail);
+    confirmed.confirmation = c;
+    confirmed.mail.deliver = deliver_confirmation;
+    mailbox_post(c->reply_to, &confirmed.mail);
 }
 
 /* --- waiting --- */
