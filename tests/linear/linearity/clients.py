@@ -38,10 +38,11 @@ EVENTUAL = Mix()
 STRONG = Mix(shares=(14, 3, 3))
 
 
-class _Connection:
+class Connection:
     """To one sidecar, made when it is needed."""
 
-    def __init__(self) -> None:
+    def __init__(self, timeout: float = _TIMEOUT) -> None:
+        self._timeout = timeout
         self._socket: Optional[socket.socket] = None
         self._lines: Any = None
 
@@ -49,7 +50,7 @@ class _Connection:
         if self._socket is None:
             try:
                 with sidecar.process.inside():
-                    self._socket = socket.create_connection(("127.0.0.1", sidecar.port), _TIMEOUT)
+                    self._socket = socket.create_connection(("127.0.0.1", sidecar.port), self._timeout)
             except OSError:
                 return False
             self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
@@ -85,11 +86,11 @@ class _Connection:
         return line, data[:-2] if words[1] == key.encode() else line, words[4] if len(words) > 4 else b""
 
 
-def _data_of(value: Any) -> bytes:
+def data_of(value: Any) -> bytes:
     return b"%d" % value if isinstance(value, int) else value.encode() + b" " + b"x" * _PADDING
 
 
-def _value_of(data: bytes) -> Any:
+def value_of(data: bytes) -> Any:
     """The value's name, a counter's number, or what there is when it is none of ours."""
     if data.isdigit():
         return int(data)
@@ -114,7 +115,7 @@ class Client(threading.Thread):
         self._stopping = stop
         self._count = 0
         self._at = self._random.randrange(len(sidecars))
-        self._connection = _Connection()
+        self._connection = Connection()
 
     def run(self) -> None:
         try:
@@ -153,7 +154,7 @@ class Client(threading.Thread):
                 end = time.monotonic_ns()
                 if line != b"END" and data is None:
                     return  # an error: nothing was read
-                expected = None if data is None else _value_of(data)
+                expected = None if data is None else value_of(data)
                 self._note("read", key, None, expected, begin, end, OK)
                 if kind == "r" or expected is None:
                     return
@@ -167,7 +168,7 @@ class Client(threading.Thread):
         """The answer's line; of an add, `expected` is the value if it is a number."""
         self._count += 1
         value = expected if kind == "a" and expected is not None else f"{self.name}.{self._count}"
-        data, delta = _data_of(value), self._random.randrange(1, 1 << 40)  # sums tell which increments are in them
+        data, delta = data_of(value), self._random.randrange(1, 1 << 40)  # sums tell which increments are in them
         name, argument, request = {
             "w": ("write", value, b"set %s 0 0 %d\r\n%s\r\n" % (key.encode(), len(data), data)),
             "a": ("cas", (None, value), b"add %s 0 0 %d\r\n%s\r\n" % (key.encode(), len(data), data)),
@@ -182,7 +183,7 @@ class Client(threading.Thread):
             self._next()
             return b""
         end = time.monotonic_ns()
-        outcome, result = _outcome(kind, answer)
+        outcome, result = outcome_of(kind, answer)
         if outcome == OK and kind == "i" and result is None:  # there is nothing to be added to
             self._note("read", key, None, None, begin, end, OK)
         else:
@@ -195,7 +196,7 @@ class Client(threading.Thread):
         self._noted.append(Operation(kind, key, argument, result, begin, end, outcome, self.name, self._region, self._sidecars[self._at].name))
 
 
-def _outcome(kind: str, answer: bytes) -> Tuple[str, Any]:
+def outcome_of(kind: str, answer: bytes) -> Tuple[str, Any]:
     """The outcome and the result of a change."""
     if answer in (b"STORED", b"DELETED"):
         return OK, True

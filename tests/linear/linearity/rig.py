@@ -33,7 +33,7 @@ TABLES = [arenas.TABLES[0], "CREATE TABLE registers (k VARBINARY(100) PRIMARY KE
 
 
 def _namespaces(is_strong: bool) -> List[Dict[str, Any]]:
-    times = {"ttl": "60s", "lease_wait": "200ms", "lease_ttl": f"{arenas.LEASE_TTL_S}s", "tombstone_ttl": f"{arenas.TOMBSTONE_TTL_S}s"}
+    times = {"ttl": "60s", "lease_wait": "200ms", "lease_ttl": f"{arenas.LEASE_TTL_S}s", "tombstone_ttl": f"{(2 if is_strong else 1) * arenas.TOMBSTONE_TTL_S}s"}
     through = {"prefix": PREFIX, "read": "through", "write": "through", **times}
     if not is_strong:
         return [{**through, "source": {"table": "registers", "key_column": "k", "value_column": "v"}}]
@@ -60,6 +60,7 @@ class Rig:
                            "bus": {"ack_wait": "1s", "publish_timeout": "1s"},
                            "pool": {"timeout": "300ms", "connect_timeout": "300ms", "retry_min": "20ms", "retry_max": "200ms"},
                            **({"strong": STRONG} if self.is_strong else {})}, config))
+        self._configs: Dict[str, Any] = {}  # before they were changed
         self.primary: MariaDB = self.cluster.primary
         self.replica: MariaDB = self.cluster.replica
         self._place_databases(names)
@@ -100,11 +101,12 @@ class Rig:
             if broken is not None:
                 sidecar.config["test"] = {"broken_guard": broken}
 
-    def restart_with(self, broken: Optional[str]) -> None:
-        """All sidecars, over empty nodes and tables."""
+    def restart_with(self, broken: Optional[str], config: Optional[Mapping[str, Any]] = None) -> None:
+        """All sidecars, over empty nodes and tables. config: changes for this time."""
         self.use(broken)
         for _, sidecar in self.sidecars():
             sidecar.stop()
+            sidecar.config = merged(self._configs.setdefault(sidecar.name, sidecar.config), {**(config or {}), "test": sidecar.config.get("test")})
         for table in ("registers", "outrigger_entries"):
             self.primary.query(f"DELETE FROM {table}", database=arenas.SCHEMA)
         for _, node in self.nodes():
