@@ -26,6 +26,8 @@ struct spooler {
     bool has_thread;
     _Atomic bool is_ending;
     _Atomic uint32_t taken; /* publications on their way to the disk */
+    _Atomic uint64_t newest_owed; /* the highest id that was ever owed to the bus; this thread writes both */
+    _Atomic uint64_t told_before; /* no lower one is owed any more */
     struct owed *owed;
     struct publisher_spool for_publisher;
 
@@ -85,8 +87,10 @@ static void clear(struct spooler *s, struct spool_entry *e, uint8_t debts)
 /* Something has become owed. */
 static void is_owed(struct spooler *s, struct spool_entry *e)
 {
-    if ((e->debts & DEBT_BUS) && (s->replay_at == NULL || e->id < s->replay_at->id)) {
-        s->replay_at = e;
+    if (e->debts & DEBT_BUS) { /* before anybody is told that it is on the disk */
+        s->replay_at = s->replay_at == NULL || e->id < s->replay_at->id ? e : s->replay_at;
+        atomic_store(&s->told_before, MIN(e->id, atomic_load(&s->told_before)));
+        atomic_store(&s->newest_owed, MAX(e->id, atomic_load(&s->newest_owed)));
     }
     if ((e->debts & DEBT_NODE) && s->pass_us == UINT64_MAX) {
         s->pass_us = MAX(clock_mono_us(), s->passed_us + 1000ULL * PASS_MIN_MS);
@@ -248,6 +252,16 @@ bool spooler_owes(struct spooler *s, struct span key)
     return owed_has(s->owed, key);
 }
 
+uint64_t spooler_mark(struct spooler *s)
+{
+    return atomic_load(&s->newest_owed);
+}
+
+bool spooler_is_told(struct spooler *s, uint64_t mark)
+{
+    return mark < atomic_load(&s->told_before);
+}
+
 /* --- to the other regions --- */
 
 static void on_replayed(struct mail *mail, void *owner)
@@ -300,6 +314,7 @@ static void start_replay(struct spooler *s)
     while (s->replay_at != NULL && (s->replay_at->kind != SPOOL_OWED || !(s->replay_at->debts & DEBT_BUS))) {
         s->replay_at = spool_next(s->spool, s->replay_at);
     }
+    atomic_store(&s->told_before, s->replay_at != NULL ? s->replay_at->id : UINT64_MAX);
     if (s->replay_at != NULL) {
         gather(s, s->replay);
         s->is_replay_out = true;
@@ -514,6 +529,7 @@ enum err spooler_create(const struct spooler_context *context, struct spooler **
     struct spooler *s = xcalloc(1, sizeof *s);
     s->context = *context;
     s->pass_us = UINT64_MAX;
+    s->told_before = UINT64_MAX;
     s->owed = owed_create();
     s->for_publisher = (struct publisher_spool){on_unpublished, on_published, s};
     pthread_mutex_init(&s->status_lock, NULL);
