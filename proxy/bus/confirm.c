@@ -107,10 +107,10 @@ void confirm_submit(struct confirm *c, struct confirmation *w)
 {
     const struct position *position = &w->position;
     bool is_elsewhere = position->created[0] == '\0' && position->spooled != 0 && position->sidecar != c->sidecar;
-    enum err err = c->is_stopping                        ? ERR_STOPPING
-                   : c->count >= CONFIRM_WAITERS_MAX      ? ERR_OVERLOAD
-                   : w->has_position && is_elsewhere ? ERR_INVALID
-                                                          : OK;
+    enum err err = c->is_stopping                   ? ERR_STOPPING
+                   : c->count >= CONFIRM_WAITERS_MAX ? ERR_OVERLOAD
+                   : is_elsewhere                    ? ERR_INVALID
+                                                     : OK;
     w->ready = 0;
     w->is_checked = false;
     for (uint32_t i = 0; i < c->config->peer_count; i++) {
@@ -152,6 +152,12 @@ static void ask_stream(struct confirm *c, uint64_t now_us)
     c->due_us = now_us + (c->is_asking ? ANSWER_WAIT_US : RETRY_US);
 }
 
+/* What was heard of a consumer before the wait does not count: it may be of a stream that has gone back since. */
+static bool is_there(const struct confirm_peer *peer, const struct confirmation *w)
+{
+    return peer->question > w->ready && peer->floor >= w->position.seq;
+}
+
 /* Whether somebody waits for this region; *suffices: and it has done what one of them waits for, if STREAM.INFO bears that out. */
 static bool is_missing(const struct confirm *c, uint32_t i, bool *suffices)
 {
@@ -161,7 +167,7 @@ static bool is_missing(const struct confirm *c, uint32_t i, bool *suffices)
         const struct confirmation *w = list_entry(it, const struct confirmation, link);
         if (w->is_checked && !w->regions[i].is_applied) {
             is_any = true;
-            *suffices = *suffices || (c->peers[i].answered != 0 && c->peers[i].floor >= w->position.seq);
+            *suffices = *suffices || is_there(&c->peers[i], w);
         }
     }
     return is_any;
@@ -203,7 +209,7 @@ static void look(struct confirm *c, uint64_t now_us)
 static void forget_floors(struct confirm *c)
 {
     for (uint32_t i = 0; i < c->config->peer_count; i++) {
-        c->peers[i].asked = c->peers[i].answered = c->peers[i].floor = 0;
+        c->peers[i].asked = c->peers[i].question = c->peers[i].floor = 0;
     }
 }
 
@@ -241,13 +247,14 @@ static void settle(struct confirm *c, struct confirmation *w, const struct strea
         w->position.seq = is_known ? w->position.seq : info->last_seq;
         snprintf(w->position.created, sizeof w->position.created, "%s", info->created);
         w->is_checked = true;
+        w->ready = c->asked;
         w->looked_us = now_us;
         c->look_us = now_us;
     }
     for (uint32_t i = 0; i < c->config->peer_count; i++) {
         const struct confirm_peer *peer = &c->peers[i];
         struct confirmed *region = &w->regions[i];
-        if (!region->is_applied && peer->answered != 0 && peer->answered < c->asked && peer->floor >= w->position.seq) {
+        if (!region->is_applied && is_there(peer, w) && peer->answered < c->asked) {
             region->is_applied = true;
             region->after_us = peer->answered_us > w->since_us ? peer->answered_us - w->since_us : 0;
             region->missing = MISSING_NOTHING;
@@ -272,8 +279,8 @@ static void on_stream(struct confirm *c, enum err err, const struct answer *answ
     }
     for (uint32_t i = 0; i < c->config->peer_count; i++) {
         struct confirm_peer *peer = &c->peers[i];
-        if (peer->answered < c->asked && peer->floor > info.last_seq) { /* it has had what the stream has no more: numbers are given out twice */
-            peer->floor = peer->answered = 0;
+        if (peer->question != 0 && peer->answered < c->asked && peer->floor > info.last_seq) { /* it has had what the stream has no more: numbers are given out twice */
+            peer->question = 0;
             peer->missing = MISSING_UNKNOWN;
         }
     }
@@ -293,9 +300,9 @@ static void on_consumer(struct confirm *c, uint32_t i, enum err err, const struc
 {
     struct confirm_peer *peer = &c->peers[i];
     bool suffices;
-    peer->asked = 0;
+    uint64_t question = peer->asked;
+    peer->asked = peer->question = 0;
     peer->floor = peer->backlog = 0;
-    peer->answered = 0;
     peer->text[0] = '\0';
     if (err != OK) {
         bool is_absent = answer->err_code == JETSTREAM_CONSUMER_NOT_FOUND;
@@ -306,6 +313,7 @@ static void on_consumer(struct confirm *c, uint32_t i, enum err err, const struc
     peer->floor = number_in(json_object_get(answer->root, "ack_floor"), "stream_seq");
     peer->backlog = number_in(answer->root, "num_pending") + number_in(answer->root, "num_ack_pending");
     peer->missing = number_in(answer->root, "num_waiting") > 0 ? MISSING_BACKLOG : MISSING_NOT_CONNECTED;
+    peer->question = question;
     peer->answered = c->request;
     peer->answered_us = now_us;
     if (is_missing(c, i, &suffices) && suffices) {
@@ -369,12 +377,12 @@ uint64_t confirm_step(struct confirm *c, uint64_t now_us)
             finish(c, w, ERR_STOPPING);
             continue;
         }
+        if (w->ready == 0 && is_told(c, w)) {
+            begin_to_ask(c, w);
+        }
         if (w->until_us <= now_us) {
             finish(c, w, ERR_TIMEOUT);
             continue;
-        }
-        if (w->ready == 0 && is_told(c, w)) {
-            begin_to_ask(c, w);
         }
         is_looking = is_looking || w->is_checked;
         until_us = MIN(until_us, w->until_us);

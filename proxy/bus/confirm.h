@@ -31,7 +31,8 @@ struct confirm_peer {
     char consumer[NAME_MAX_LEN];
     uint64_t asked; /* number of the question under way; 0: none */
     uint64_t due_us; /* … is given up */
-    uint64_t answered; /* number of the last question of any when `floor` came: STREAM.INFO bears it out with a higher one */
+    uint64_t question; /* that `floor` is the answer to; 0: it is not known */
+    uint64_t answered; /* number of the last question of any when it came: STREAM.INFO bears it out with a higher one */
     uint64_t answered_us;
     uint64_t floor;
     enum missing missing; /* if `floor` does not suffice */

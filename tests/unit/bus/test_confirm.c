@@ -333,6 +333,23 @@ START_TEST(a_consumer_ahead_of_the_stream)
 }
 END_TEST
 
+START_TEST(what_was_heard_of_a_consumer_before_does_not_count)
+{
+    struct waiter w = {.is_done = false};
+    submit(&w, S);
+    run(now);
+    ended(&w, OK, true, true);
+    js.last = 7; /* it was at 6, and has this region's message as its 7th for the second time */
+    js.consumers[EAST].floor = js.consumers[SOUTH].floor = 6;
+    submit(&w, S);
+    run(now + S / 2);
+    ck_assert(!w.is_done);
+    js.consumers[EAST].floor = 7;
+    run(now + S / 2);
+    ended(&w, ERR_TIMEOUT, true, false);
+}
+END_TEST
+
 START_TEST(positions)
 {
     struct waiter w = {.confirmation = {.has_position = true, .position = {.created = "then", .seq = 6}}};
@@ -450,6 +467,7 @@ int main(void)
     tcase_add_test(tc, a_stream_that_was_made_anew);
     tcase_add_test(tc, a_stream_that_went_back);
     tcase_add_test(tc, a_consumer_ahead_of_the_stream);
+    tcase_add_test(tc, what_was_heard_of_a_consumer_before_does_not_count);
     tcase_add_test(tc, positions);
     tcase_add_test(tc, jetstream_says_something_else);
     tcase_add_test(tc, questions_that_can_not_be_sent);
