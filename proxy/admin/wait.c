@@ -192,14 +192,11 @@ static void write_error(const struct wait *wait, json_t *root, struct http_respo
 {
     enum err err = (size_t)wait->confirmation.err < ARRAY_LEN(outcomes) && outcomes[wait->confirmation.err].code != NULL ? wait->confirmation.err : ERR_TIMEOUT;
     char message[600];
-    char span[CONFIG_QUANTITY_SIZE];
     int used = 0;
     switch (err) {
     case ERR_INVALID: used = snprintf(message, sizeof message, "position is one of another sidecar's spool, or of before its restart"); break;
     case ERR_BUS: used = snprintf(message, sizeof message, "it can not be known who has applied it: this region's stream has lost messages; send it again"); break;
-    case ERR_TIMEOUT:
-        used = snprintf(message, sizeof message, "not known to be applied after %s by:", config_value_duration_text(1000ULL * wait->timeout_ms, span));
-        break;
+    case ERR_TIMEOUT: used = snprintf(message, sizeof message, "not known to be applied in time by:"); break;
     default: used = snprintf(message, sizeof message, "done, but not waited for: %s; not known to be applied by:", err_text(err)); break;
     }
     for (uint32_t i = 0; err != ERR_INVALID && err != ERR_BUS && i < wait->config->bus->peer_count && (size_t)used < sizeof message; i++) {
