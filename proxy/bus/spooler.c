@@ -186,12 +186,11 @@ static void on_taken(struct mail *mail, void *owner)
     struct publication *p = container_of(mail, struct publication, mail);
     if (p->reserved == NULL) {
         add(s, p);
-        return;
+    } else { /* it is on the disk, and would be published at the next start: nothing more is needed to answer */
+        promote(s, p->reserved, p->event.version, p->debts);
+        p->reserved = NULL;
+        finish(s, p, OK);
     }
-    /* The reservation is on the disk, and would be published at the next start: nothing more is needed to answer. */
-    promote(s, p->reserved, p->event.version, p->debts);
-    p->reserved = NULL;
-    finish(s, p, OK);
 }
 
 void spooler_take(struct spooler *s, struct publication *p)
@@ -473,9 +472,7 @@ static uint64_t step(struct spooler *s)
     }
     commit(s);
     look(s);
-    if (s->settle_us != 0) {
-        next_us = MIN(next_us, s->settle_us);
-    }
+    next_us = s->settle_us != 0 ? MIN(next_us, s->settle_us) : next_us;
     return spool_first(s->spool) != NULL || spool_problem(s->spool) != NULL ? MIN(next_us, now_us + LOOK_US) : next_us;
 }
 
