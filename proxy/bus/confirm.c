@@ -247,7 +247,6 @@ static void settle(struct confirm *c, struct confirmation *w, const struct strea
         w->position.seq = is_known ? w->position.seq : info->last_seq;
         snprintf(w->position.created, sizeof w->position.created, "%s", info->created);
         w->is_checked = true;
-        w->ready = c->asked;
         w->looked_us = now_us;
         c->look_us = now_us;
     }

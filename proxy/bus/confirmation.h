@@ -58,7 +58,7 @@ struct confirmation {
     /* The bus's: */
     struct mail mail;
     struct list link;
-    uint64_t ready;   /* number of the first question whose answer tells where the stream is, then of that which did; 0: it waits in the spool */
+    uint64_t ready;   /* number of the first question whose answer counts; 0: it waits in the spool */
     uint64_t looked_us; /* since when consumers are looked at */
     bool is_checked;  /* the position is one of the stream that is there */
 };

@@ -185,6 +185,8 @@ START_TEST(what_was_asked_before_does_not_tell_where_the_stream_is)
     confirm_step(&confirm, now);
     ck_assert_uint_eq(fake->count, 1);
     submit(&second, 10 * S); /* the question is under way: its answer may be from before what this one waits for */
+    confirm_step(&confirm, now);
+    ck_assert_uint_eq(fake->count, 1);
     answer_all();
     ck_assert_uint_eq(first.confirmation.position.seq, 7);
     ck_assert_str_eq(second.confirmation.position.created, "");
@@ -272,6 +274,71 @@ START_TEST(the_connection_is_lost_meanwhile)
     run(now + S);
     ended(&w, OK, true, true);
     ck_assert_uint_eq(w.confirmation.position.seq, 8);
+}
+END_TEST
+
+START_TEST(another_connection_without_a_word)
+{
+    struct waiter w = {.is_done = false};
+    submit(&w, 10 * S);
+    confirm_step(&confirm, now);
+    answer_all();
+    confirm_step(&confirm, now);
+    ck_assert_uint_eq(fake->count, 2); /* both consumers: what was asked on the old one is not answered any more */
+    fake_clear(fake);
+    confirm_on_up(&confirm);
+    run(now + 10 * MS);
+    ended(&w, OK, true, true);
+}
+END_TEST
+
+/* The last of those that were sent to this subject, answered as things are now. */
+static void answer_one(const char *subject)
+{
+    for (uint32_t i = fake->count; i > 0; i--) {
+        const struct sent *s = &fake->sent[i - 1];
+        if (strcmp(s->subject, subject) == 0) {
+            char text[512];
+            struct incoming message = fake_answer(answer_text(s, text, sizeof text));
+            confirm_on_answer(&confirm, fake_number(s), &message, now);
+            return;
+        }
+    }
+    ck_abort_msg("nobody has asked for %s", subject);
+}
+
+START_TEST(a_floor_is_borne_out_by_what_is_asked_for_later)
+{
+    struct waiter first = {.is_done = false};
+    struct waiter second = {.is_done = false};
+    js.last = 8;
+    js.consumers[SOUTH].floor = 8;
+    submit(&first, 10 * S);
+    run(now + 10 * MS);
+    ck_assert(first.regions[SOUTH].is_applied && !first.is_done);
+    now += 10 * MS;
+    confirm_step(&confirm, now);
+    submit(&second, 10 * S);
+    confirm_step(&confirm, now); /* the consumer has been asked, and then, for the second, the stream */
+    ck_assert_str_eq(fake_last(fake)->subject, "$JS.API.STREAM.INFO.INVAL_west");
+    js.consumers[EAST].floor = 8;
+    answer_one("$JS.API.CONSUMER.INFO.INVAL_west.to_east"); /* it is there, but when the stream was asked that was not known */
+    answer_one("$JS.API.STREAM.INFO.INVAL_west");
+    ck_assert(!first.is_done);
+    fake_clear(fake);
+    uint64_t seen = now;
+    for (; now < seen + 100 * MS; now += 10 * MS) { /* the stream takes its time */
+        confirm_step(&confirm, now);
+    }
+    for (uint32_t i = 0; i < fake->count; i++) { /* another answer would only be a later one */
+        ck_assert_str_ne(fake->sent[i].subject, "$JS.API.CONSUMER.INFO.INVAL_west.to_east");
+    }
+    answer_one("$JS.API.STREAM.INFO.INVAL_west");
+    ck_assert(first.is_done);
+    ck_assert_int_eq(first.confirmation.err, OK);
+    ck_assert_uint_le(first.regions[EAST].after_us, 30 * MS); /* when it was seen, not when that was borne out */
+    run(now + 10 * MS);
+    ended(&second, OK, true, true);
 }
 END_TEST
 
@@ -464,6 +531,8 @@ int main(void)
     tcase_add_test(tc, what_is_in_the_spool_comes_first);
     tcase_add_test(tc, without_a_connection);
     tcase_add_test(tc, the_connection_is_lost_meanwhile);
+    tcase_add_test(tc, another_connection_without_a_word);
+    tcase_add_test(tc, a_floor_is_borne_out_by_what_is_asked_for_later);
     tcase_add_test(tc, a_stream_that_was_made_anew);
     tcase_add_test(tc, a_stream_that_went_back);
     tcase_add_test(tc, a_consumer_ahead_of_the_stream);
