@@ -85,8 +85,7 @@ static char *target_of(const char *path, const char *key, const char *query)
 static enum exit_status present(const struct arguments *arguments, const struct answer *answer, json_t *json, void (*print)(const json_t *json))
 {
     if (arguments->is_json && json != NULL) {
-        json_dumpf(json, stdout, JSON_COMPACT | JSON_REAL_PRECISION(9));
-        fputc('\n', stdout);
+        write_body(answer);
     } else if (answer->response.status == 200 && json != NULL) {
         print(json);
     } else if (json_object_get(json, "results") != NULL) { /* some failed, some did not */
@@ -221,12 +220,8 @@ static enum exit_status wait_for_deletions(const struct arguments *arguments)
 {
     json_t *json = NULL;
     enum exit_status status = spread_wait(arguments, clock_mono_us(), &json);
-    if (status == EXIT_DONE && arguments->is_json) {
-        json_dumpf(json, stdout, JSON_COMPACT | JSON_REAL_PRECISION(9));
-        fputc('\n', stdout);
-        status = spread_is_whole(json) ? EXIT_DONE : EXIT_FAILED;
-    } else if (status == EXIT_DONE) {
-        status = spread_print(json, false);
+    if (status == EXIT_DONE) {
+        status = arguments->is_json ? spread_dump(json) : spread_print(json, false);
     }
     json_decref(json);
     return status;
@@ -417,15 +412,11 @@ static enum exit_status invalidate_and_wait(const struct arguments *arguments, c
     bool is_done = json_is_integer(json_object_get(json, "failed")) && json_integer_value(json_object_get(json, "failed")) == 0;
     if (is_done) {
         status = spread_wait(arguments, begun_us, &json);
-        if (arguments->is_json) {
-            json_dumpf(json, stdout, JSON_COMPACT | JSON_REAL_PRECISION(9));
-            fputc('\n', stdout);
-            status = MAX(status, spread_is_whole(json) ? EXIT_DONE : EXIT_FAILED);
-        } else {
+        if (!arguments->is_json) {
             print_results(json);
-            enum exit_status spread = spread_print(json, true);
-            status = MAX(status, spread);
         }
+        enum exit_status spread = arguments->is_json ? spread_dump(json) : spread_print(json, true);
+        status = MAX(status, spread);
     } else {
         status = present(arguments, &answer, json, print_results);
     }

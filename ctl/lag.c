@@ -66,7 +66,7 @@ static enum exit_status measure(const struct arguments *arguments, struct lag *l
     char target[SPREAD_TARGET_MAX];
     char body[128];
     struct answer answer;
-    snprintf(target, sizeof target, "/invalidate?wait=regions&timeout=%ums", arguments->timeout_ms != 0 ? arguments->timeout_ms : 10000U);
+    snprintf(target, sizeof target, "/invalidate?wait=regions&timeout=%ums", MIN(spread_timeout_ms(arguments), SPREAD_ANSWER_MS));
     snprintf(body, sizeof body, "{\"keys\":[\"" LAG_PREFIX "%ld:%u\"]}", (long)getpid(), number);
     enum exit_status status = command_ask(arguments, &(struct question){"POST", target, span_str(body), true}, &answer);
     if (status != EXIT_DONE) {

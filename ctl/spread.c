@@ -17,7 +17,7 @@ unsigned spread_timeout_ms(const struct arguments *arguments)
 
 void spread_target(const struct arguments *arguments, const char *path, unsigned left_ms, char out[SPREAD_TARGET_MAX])
 {
-    unsigned ms = isatty(STDERR_FILENO) ? MIN(left_ms, SHOW_MS) : left_ms;
+    unsigned ms = MIN(left_ms, isatty(STDERR_FILENO) ? SHOW_MS : SPREAD_ANSWER_MS);
     snprintf(out, SPREAD_TARGET_MAX, "%s%ctimeout=%ums", path, strchr(path, '?') != NULL ? '&' : '?', MAX(ms, 1U));
 }
 
@@ -190,7 +190,14 @@ enum exit_status spread_print(const json_t *json, bool has_times)
         return EXIT_DONE;
     }
     fputs("outriggerctl: ", stderr);
-    print_text(stderr, span_str(json_is_array(regions) && message != NULL ? message : message != NULL ? message : "this sidecar does not say which regions have applied it"));
+    print_text(stderr, span_str(message != NULL ? message : "this sidecar does not say which regions have applied it"));
     fputc('\n', stderr);
     return EXIT_FAILED;
+}
+
+enum exit_status spread_dump(const json_t *json)
+{
+    json_dumpf(json, stdout, JSON_COMPACT | JSON_REAL_PRECISION(9));
+    fputc('\n', stdout);
+    return spread_is_whole(json) ? EXIT_DONE : EXIT_FAILED;
 }

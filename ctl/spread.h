@@ -11,6 +11,7 @@
 #include "ctl/commands.h"
 
 #define SPREAD_DEFAULT_MS 30000U
+#define SPREAD_ANSWER_MS 300000U /* a sidecar waits no longer */
 #define SPREAD_TARGET_MAX 256
 
 /* How long --wait waits. */
@@ -26,6 +27,8 @@ enum exit_status spread_wait(const struct arguments *arguments, uint64_t begun_u
 
 /* A line for each region; what of the wait was not to be had goes to stderr. EXIT_DONE: all have it. */
 enum exit_status spread_print(const json_t *json, bool has_times);
+/* The same as JSON; nothing on stderr. */
+enum exit_status spread_dump(const json_t *json);
 bool spread_is_whole(const json_t *json);
 
 #endif

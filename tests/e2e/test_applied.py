@@ -260,6 +260,18 @@ def test_out_of_the_spool_while_it_waits(cluster, api, east):
     is_complete(answers[0])
 
 
+def test_frozen_nats(cluster, api, east):
+    """The connection is there, but what goes to the stream is not acknowledged: it is in the spool, and nobody is said to have it."""
+    fill(cluster, "still")
+    east.nats.process.pause()
+    waited = invalidate(api, "still", timeout="1500ms")
+    assert waited.status == 504 and set(waited.missing) == {"west", "south"} and set(waited.missing.values()) <= {"spooled", "bus_away"}, waited.json
+    assert waited.json["results"] == [{"key": "still", "result": "deleted"}] and waited.position.startswith("spool:")
+    east.nats.process.resume()
+    is_complete(go_on(api, waited.position))
+    assert [sees(region.outrigger.port, "still") for region in cluster.regions.values()] == [None] * 3
+
+
 def test_without_a_spool(cluster, south):
     """What was not done is not waited for."""
     api = openapi.Api(south.outrigger.admin_port)
