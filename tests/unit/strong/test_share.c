@@ -182,6 +182,9 @@ START_TEST(what_is_not_known_is_nobodys_digest)
     region_run(100 * MS);
     ck_assert_uint_gt(region.sidecars[1].asked, 0);
     ck_assert(!is_serving(&region.sidecars[1])); /* the holder's is not known */
+    struct message m = {.kind = MESSAGE_ASK, .sidecar = 999, .voters = 7, .ring = 8, .digest = 0, .wall_ms = time_of(&region.sidecars[0]).wall_ms};
+    share_on_ask(&region.sidecars[0].share, &m, "_INBOX.x.a.1", time_of(&region.sidecars[0]));
+    ck_assert_uint_eq(region.sidecars[0].share.grant_count, 0);
 }
 END_TEST
 
