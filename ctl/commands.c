@@ -4,8 +4,11 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "common/clock.h"
 #include "common/uri.h"
+#include "ctl/lag.h"
 #include "ctl/print.h"
+#include "ctl/spread.h"
 #include "ctl/stats.h"
 #include "ctl/top.h"
 
@@ -78,7 +81,29 @@ static char *target_of(const char *path, const char *key, const char *query)
     return target;
 }
 
-/* Asks for JSON and prints it, as it is or by `print`; EXIT_FAILED for anything but 200. */
+/* Prints an answer, as it is or by `print`; EXIT_FAILED for anything but 200. */
+static enum exit_status present(const struct arguments *arguments, const struct answer *answer, json_t *json, void (*print)(const json_t *json))
+{
+    if (arguments->is_json && json != NULL) {
+        write_body(answer);
+    } else if (answer->response.status == 200 && json != NULL) {
+        print(json);
+    } else if (json_object_get(json, "results") != NULL) { /* some failed, some did not */
+        print(json);
+    } else if (json_object_get(json, "entry") != NULL) {
+        print(json_object_get(json, "entry"));
+    }
+    if (answer->response.status != 200) {
+        complain(answer);
+        return EXIT_FAILED;
+    }
+    if (json == NULL) {
+        fprintf(stderr, "outriggerctl: %s does not answer with JSON\n", arguments->address);
+        return EXIT_FAILED;
+    }
+    return EXIT_DONE;
+}
+
 static enum exit_status show(const struct arguments *arguments, const struct question *question, void (*print)(const json_t *json))
 {
     struct answer answer;
@@ -87,22 +112,7 @@ static enum exit_status show(const struct arguments *arguments, const struct que
         return status;
     }
     json_t *json = body_json(&answer);
-    if (arguments->is_json && json != NULL) {
-        write_body(&answer);
-    } else if (answer.response.status == 200 && json != NULL) {
-        print(json);
-    } else if (json_object_get(json, "results") != NULL) { /* some failed, some did not */
-        print(json);
-    } else if (json_object_get(json, "entry") != NULL) {
-        print(json_object_get(json, "entry"));
-    }
-    if (answer.response.status != 200) {
-        complain(&answer);
-        status = EXIT_FAILED;
-    } else if (json == NULL) {
-        fprintf(stderr, "outriggerctl: %s does not answer with JSON\n", arguments->address);
-        status = EXIT_FAILED;
-    }
+    status = present(arguments, &answer, json, print);
     json_decref(json);
     answer_free(&answer);
     return status;
@@ -205,6 +215,18 @@ static enum exit_status run_set(const struct arguments *arguments)
     return status;
 }
 
+/* Behind deletions that have been answered: what has been published by now is enough to wait for. */
+static enum exit_status wait_for_deletions(const struct arguments *arguments)
+{
+    json_t *json = NULL;
+    enum exit_status status = spread_wait(arguments, clock_mono_us(), &json);
+    if (status == EXIT_DONE) {
+        status = arguments->is_json ? spread_dump(json) : spread_print(json, false);
+    }
+    json_decref(json);
+    return status;
+}
+
 static enum exit_status run_del(const struct arguments *arguments)
 {
     enum exit_status worst = EXIT_DONE;
@@ -213,6 +235,10 @@ static enum exit_status run_del(const struct arguments *arguments)
         enum exit_status status = show(arguments, &(struct question){.method = "DEL", .target = target, .wants_json = true}, print_result);
         worst = MAX(worst, status);
         free(target);
+    }
+    if (arguments->is_wait && worst != EXIT_UNREACHABLE) {
+        enum exit_status status = wait_for_deletions(arguments);
+        worst = MAX(worst, status);
     }
     return worst;
 }
@@ -356,36 +382,79 @@ static void print_results(const json_t *json)
     }
 }
 
+/* The body of POST /invalidate; NULL: one of them is no text. */
+static char *invalidate_body(const struct arguments *arguments)
+{
+    json_t *keys = texts(arguments->words, arguments->word_count);
+    json_t *patterns = keys != NULL ? texts(arguments->patterns, arguments->pattern_count) : NULL;
+    if (patterns == NULL) {
+        json_decref(keys);
+        return NULL;
+    }
+    json_t *json = json_pack("{s:o,s:o}", "keys", keys, "patterns", patterns);
+    char *body = json_dumps(json, JSON_COMPACT);
+    json_decref(json);
+    return body;
+}
+
+/* Everything has been done here (or an error is told); then the regions, as they follow. */
+static enum exit_status invalidate_and_wait(const struct arguments *arguments, const char *body)
+{
+    char target[SPREAD_TARGET_MAX];
+    struct answer answer;
+    uint64_t begun_us = clock_mono_us();
+    spread_target(arguments, "/invalidate?wait=regions", spread_timeout_ms(arguments), target);
+    enum exit_status status = command_ask(arguments, &(struct question){"POST", target, span_str(body), true}, &answer);
+    if (status != EXIT_DONE) {
+        return status;
+    }
+    json_t *json = body_json(&answer);
+    bool is_done = json_is_integer(json_object_get(json, "failed")) && json_integer_value(json_object_get(json, "failed")) == 0;
+    if (is_done) {
+        status = spread_wait(arguments, begun_us, &json);
+        if (!arguments->is_json) {
+            print_results(json);
+        }
+        enum exit_status spread = arguments->is_json ? spread_dump(json) : spread_print(json, true);
+        status = MAX(status, spread);
+    } else {
+        status = present(arguments, &answer, json, print_results);
+    }
+    json_decref(json);
+    answer_free(&answer);
+    return status;
+}
+
 static enum exit_status run_invalidate(const struct arguments *arguments)
 {
     if (arguments->word_count + arguments->pattern_count == 0) {
         fputs("outriggerctl: invalidate needs keys, or --pattern\n", stderr);
         return EXIT_USAGE;
     }
-    json_t *keys = texts(arguments->words, arguments->word_count);
-    json_t *patterns = keys != NULL ? texts(arguments->patterns, arguments->pattern_count) : NULL;
-    if (patterns == NULL) {
-        json_decref(keys);
+    char *body = invalidate_body(arguments);
+    if (body == NULL) {
         return EXIT_USAGE;
     }
-    json_t *json = json_pack("{s:o,s:o}", "keys", keys, "patterns", patterns);
-    char *body = json_dumps(json, JSON_COMPACT);
-    json_decref(json);
-    enum exit_status status = show(arguments, &(struct question){"POST", "/invalidate", span_str(body), true}, print_results);
+    enum exit_status status = arguments->is_wait ? invalidate_and_wait(arguments, body)
+                                                 : show(arguments, &(struct question){"POST", "/invalidate", span_str(body), true}, print_results);
     free(body);
-    return status == EXIT_DONE && arguments->is_wait && arguments->pattern_count > 0 ? wait_for_rules(arguments) : status;
+    if (status == EXIT_DONE && arguments->is_wait_sweep && arguments->pattern_count > 0) {
+        status = wait_for_rules(arguments);
+    }
+    return status;
 }
 
 const struct command commands[] = {
     {"get", "KEY", "prints the value of a key as it is; with --info or --peek what is known of it", "pi", 1, 1, run_get},
     {"set", "KEY [VALUE|-]", "stores a value, from the command line or from stdin", "tf", 1, 2, run_set},
-    {"del", "KEY...", "deletes keys, and tells the other regions", "", 1, WORDS_MAX, run_del},
-    {"invalidate", "[KEY...] [--pattern PATTERN]...", "invalidates keys and patterns in every region", "wP", 0, WORDS_MAX, run_invalidate},
+    {"del", "KEY...", "deletes keys, and tells the other regions", "w", 1, WORDS_MAX, run_del},
+    {"invalidate", "[KEY...] [--pattern PATTERN]...", "invalidates keys and patterns in every region", "wWP", 0, WORDS_MAX, run_invalidate},
     {"route", "KEY", "shows the namespace, node and place on the ring of a key", "", 1, 1, run_route},
     {"regions", "", "shows this region and its peers: connected, lag, backlog", "", 0, 0, run_regions},
     {"rules", "", "shows the patterns that are in force", "", 0, 0, run_rules},
     {"config", "", "shows the configuration in force, secrets hidden", "", 0, 0, run_config},
     {"stats", "[PART]", "shows the metrics, or those with PART in their name", "", 0, 1, stats_run},
     {"top", "", "shows rates, hit rate and latencies, live; q ends it", "on", 0, 0, top_run},
+    {"bench-lag", "", "measures how long invalidations take into every region, with keys that nobody has", "cn", 0, 0, lag_run},
 };
 const uint32_t command_count = ARRAY_LEN(commands);

@@ -19,11 +19,14 @@ struct arguments {
     bool is_json;
     bool is_peek;
     bool is_info;
-    bool is_wait;
+    bool is_wait;       /* for the other regions */
+    bool is_wait_sweep; /* for the pool to be swept */
     bool is_once;
     const char *ttl;
     const char *flags;
-    unsigned interval_s;
+    unsigned interval_ms; /* 0: not given; so the next two */
+    unsigned timeout_ms;
+    unsigned count;
     const char *words[WORDS_MAX];
     uint32_t word_count;
     const char *patterns[WORDS_MAX];

@@ -8,10 +8,13 @@
 #include "common/config_address.h"
 #include "common/config_value.h"
 #include "ctl/commands.h"
+#include "ctl/lag.h"
 
 #define DEFAULT_ADDRESS "127.0.0.1:9411"
 #define DEFAULT_PORT 9411
 #define COMMON_OPTIONS "haTjs"
+#define ANSWER_MS 30000U
+#define TIME_MAX_MS 3600000U
 
 static const struct option_help {
     char letter;
@@ -22,16 +25,18 @@ static const struct option_help {
     {'a', "address", "ADDRESS", "host:port, http://host:port or unix:/path of admin.listen; $OUTRIGGER_ADMIN or " DEFAULT_ADDRESS},
     {'T', "token-file", "FILE", "a file that holds admin.token; $OUTRIGGER_TOKEN_FILE"},
     {'j', "json", NULL, "what the sidecar answers, as it is"},
-    {'s', "timeout", "SECONDS", "for an answer; 30"},
+    {'s', "timeout", "TIME", "for an answer, or with --wait for every region: seconds, or as 250ms; 30"},
     {'h', "help", NULL, "this, or that of a command"},
     {'p', "peek", NULL, "what the cache has, without loading: shows tombstones and leases too"},
     {'i', "info", NULL, "what is known of the entry, instead of its value alone"},
     {'t', "ttl", "SECONDS", "until it expires; 0: never (the default)"},
     {'f', "flags", "NUMBER", "client flags; 0"},
     {'P', "pattern", "PATTERN", "a glob of keys: * ? [...] \\; may be given more than once"},
-    {'w', "wait", NULL, "until the pool has been swept; shows how far that is"},
+    {'w', "wait", NULL, "until every region has applied it; shows which have not, and fails if one has not by --timeout"},
+    {'W', "wait-sweep", NULL, "until the pool has been swept; shows how far that is"},
     {'o', "once", NULL, "one screen, then the end"},
-    {'n', "interval", "SECONDS", "between two looks; 2"},
+    {'n', "interval", "TIME", "between two looks (2), or from one invalidation to the next (20ms)"},
+    {'c', "count", "NUMBER", "of invalidations; 100"},
 };
 
 static void print_option(FILE *out, const struct option_help *option)
@@ -68,12 +73,15 @@ static void print_command(FILE *out, const struct command *command)
     print_options(out, COMMON_OPTIONS);
 }
 
-static bool parse_seconds(const char *text, unsigned *out)
+/* Seconds, or a duration as the configuration has them. */
+static bool parse_time(const char *text, unsigned *out_ms)
 {
-    char *end;
-    unsigned long value = strtoul(text, &end, 10);
-    *out = (unsigned)value;
-    return text[0] >= '0' && text[0] <= '9' && *end == '\0' && value >= 1 && value <= 3600;
+    struct reason why;
+    uint64_t value;
+    bool is_number = strspn(text, "0123456789") == strlen(text);
+    enum err err = is_number ? config_value_number(text, 1, TIME_MAX_MS / 1000, &value, &why) : config_value_duration(text, 1000, 1, TIME_MAX_MS, &value, &why);
+    *out_ms = err == OK ? (unsigned)(is_number ? 1000 * value : value) : 0;
+    return err == OK;
 }
 
 /* The command is the first word that is no option; what it does not take is refused later. */
@@ -88,7 +96,8 @@ struct line {
 static enum exit_status take_option(struct line *line, int letter)
 {
     struct arguments *a = &line->arguments;
-    unsigned seconds = 0;
+    struct reason why;
+    uint64_t count;
     if (strchr(line->used, letter) == NULL) {
         line->used[strlen(line->used)] = (char)letter;
     }
@@ -102,14 +111,21 @@ static enum exit_status take_option(struct line *line, int letter)
     case 't': a->ttl = optarg; break;
     case 'f': a->flags = optarg; break;
     case 'w': a->is_wait = true; break;
+    case 'W': a->is_wait_sweep = true; break;
     case 'o': a->is_once = true; break;
     case 's':
     case 'n':
-        if (!parse_seconds(optarg, &seconds)) {
-            fputs("outriggerctl: seconds are a number from 1 to 3600\n", stderr);
+        if (!parse_time(optarg, letter == 's' ? &a->timeout_ms : &a->interval_ms)) {
+            fputs("outriggerctl: a time is a number of seconds or a duration like 250ms, an hour at most\n", stderr);
             return EXIT_USAGE;
         }
-        *(letter == 's' ? &a->server.timeout_ms : &a->interval_s) = letter == 's' ? 1000 * seconds : seconds;
+        break;
+    case 'c':
+        if (config_value_number(optarg, 1, LAG_COUNT_MAX, &count, &why) != OK) {
+            fprintf(stderr, "outriggerctl: --count %s\n", why.text);
+            return EXIT_USAGE;
+        }
+        a->count = (unsigned)count;
         break;
     case 'P':
         if (a->pattern_count == WORDS_MAX) {
@@ -221,6 +237,9 @@ static enum exit_status run(struct line *line, int argc, char **argv)
     }
     status = status == EXIT_DONE ? check(line) : status;
     status = status == EXIT_DONE ? find_server(line) : status;
+    struct arguments *a = &line->arguments;
+    bool is_regions = a->is_wait || (line->command != NULL && line->command->run == lag_run); /* the sidecar knows when their time is up */
+    a->server.timeout_ms = is_regions ? a->timeout_ms + 2 * ANSWER_MS : a->timeout_ms != 0 ? a->timeout_ms : ANSWER_MS;
     return status == EXIT_DONE ? line->command->run(&line->arguments) : status;
 }
 
@@ -228,8 +247,7 @@ int main(int argc, char **argv)
 {
     const char *address = getenv("OUTRIGGER_ADMIN");
     struct line *line = xcalloc(1, sizeof *line);
-    line->arguments = (struct arguments){.address = address != NULL ? address : DEFAULT_ADDRESS, .ttl = "0", .flags = "0", .interval_s = 2};
-    line->arguments.server.timeout_ms = 30000;
+    line->arguments = (struct arguments){.address = address != NULL ? address : DEFAULT_ADDRESS, .ttl = "0", .flags = "0"};
     line->token_file = getenv("OUTRIGGER_TOKEN_FILE");
     enum exit_status status = run(line, argc, argv);
     char *token = line->arguments.server.token;

@@ -9,6 +9,7 @@
 #include "ctl/samples.h"
 
 #define LABELS_MAX 64
+#define INTERVAL_MS 2000U
 #define ANY ((struct span){NULL, 0})
 #define CLEAR "\033[H\033[2J"
 
@@ -114,11 +115,11 @@ void top_draw(FILE *out, const char *before, const char *after, double seconds, 
 /* --- again and again --- */
 
 /* True when q was typed, or there is no more input. */
-static bool is_over(unsigned interval_s, bool is_terminal)
+static bool is_over(unsigned interval_ms, bool is_terminal)
 {
     struct pollfd poll_fd = {.fd = is_terminal ? STDIN_FILENO : -1, .events = POLLIN};
     char c = 0;
-    if (poll(&poll_fd, 1, (int)interval_s * 1000) <= 0) {
+    if (poll(&poll_fd, 1, (int)interval_ms) <= 0) {
         return false;
     }
     return read(STDIN_FILENO, &c, 1) <= 0 || c == 'q' || c == 'Q' || c == 3; /* ^C does not come as a signal */
@@ -138,7 +139,7 @@ enum exit_status top_run(const struct arguments *arguments)
     uint64_t before_us = clock_mono_us();
     enum exit_status status = command_fetch_metrics(arguments, &before);
     bool is_last = false;
-    while (status == EXIT_DONE && !is_last && !is_over(arguments->interval_s, is_terminal)) {
+    while (status == EXIT_DONE && !is_last && !is_over(arguments->interval_ms != 0 ? arguments->interval_ms : INTERVAL_MS, is_terminal)) {
         status = command_fetch_metrics(arguments, &after);
         uint64_t after_us = clock_mono_us();
         if (status != EXIT_DONE) {

@@ -1,6 +1,7 @@
 #include "proxy/admin/ask.h"
 
 #include "proxy/admin/invalidate.h"
+#include "proxy/admin/wait.h"
 #include "proxy/cache/peek.h"
 
 enum err asks_init(struct asks *asks, struct cache *const *caches, uint32_t cache_count, uint32_t max)
@@ -37,6 +38,7 @@ void ask_destroy(struct ask **ask)
 {
     if (*ask != NULL) {
         job_destroy(&(*ask)->job);
+        wait_destroy(&(*ask)->wait);
         free((*ask)->value);
         free((*ask)->data);
         free(*ask);
@@ -54,7 +56,8 @@ static void on_answer(struct mail *mail, void *owner)
 {
     struct ask *ask = container_of(mail, struct ask, mail);
     ask->asks->under_way--;
-    ask->asks->jobs -= ask->kind == ASK_INVALIDATE;
+    ask->asks->jobs -= ask_has_end(ask);
+    ask->asks->waits -= ask->wait != NULL;
     if (ask->owner == NULL) {
         ask_destroy(&ask);
         return;
@@ -66,6 +69,19 @@ static void answer(struct ask *ask)
 {
     ask->mail.deliver = on_answer;
     mailbox_post(&ask->asks->mailbox, &ask->mail);
+}
+
+static void on_waited(void *ctx)
+{
+    answer(ctx);
+}
+
+/* Here, at least, it is done. */
+static void answer_or_wait(struct ask *ask)
+{
+    if (ask->wait == NULL || !wait_start(ask->wait, on_waited, ask)) {
+        answer(ask);
+    }
 }
 
 static void refuse(struct ask *ask, struct span text)
@@ -105,7 +121,11 @@ static void on_operation_done(struct operation *op)
     ask->namespace = op->namespace;
     ask->home = op->home;
     operation_put(op);
-    answer(ask);
+    if (ask->reply.status == REPLY_ERROR) {
+        answer(ask);
+    } else {
+        answer_or_wait(ask);
+    }
 }
 
 static const struct {
@@ -159,19 +179,37 @@ static void on_question(struct mail *mail, void *owner)
 /* On any thread. */
 static void on_job_done(void *ctx)
 {
-    answer(ctx);
+    struct ask *ask = ctx;
+    if (job_has_failed(ask->job)) {
+        answer(ask);
+    } else {
+        answer_or_wait(ask);
+    }
+}
+
+bool ask_has_end(const struct ask *ask)
+{
+    return ask->kind == ASK_INVALIDATE || ask->wait != NULL;
 }
 
 enum err ask_start(struct asks *asks, struct ask *ask)
 {
-    if (asks->under_way >= asks->max || asks->cache_count == 0) {
+    if (asks->under_way >= asks->max || asks->cache_count == 0 || (ask->wait != NULL && asks->waits >= MAX(asks->max / 2, 1U))) {
         return ERR_OVERLOAD;
     }
     asks->under_way++;
     ask->asks = asks;
+    asks->jobs += ask_has_end(ask);
+    if (ask->wait != NULL) {
+        asks->waits++;
+        wait_arm(ask->wait, &asks->is_stopping);
+    }
     if (ask->kind == ASK_INVALIDATE) {
-        asks->jobs++;
         job_start(ask->job, on_job_done, ask);
+        return OK;
+    }
+    if (ask->kind == ASK_APPLIED) {
+        answer_or_wait(ask);
         return OK;
     }
     ask->cache = asks->caches[asks->next++ % asks->cache_count];

@@ -1,5 +1,5 @@
 /* What:    what the admin server asks of others: of a worker a read, a peek or a change of one key, done as if a client had sent it; of rules and
- *          workers an invalidation (proxy/admin/invalidate.h).
+ *          workers an invalidation (proxy/admin/invalidate.h); of the bus whether the other regions have it (proxy/admin/wait.h).
  * Owns:    struct asks owns the mailbox that answers come to, and the asks that are under way.
  * Threads: the admin server's, but for asks_init() and asks_deinit(); a worker touches an ask only from its mailbox until it posts it back. An
  *          invalidation is posted back by whichever thread has finished its last part.
@@ -7,6 +7,7 @@
  *
  *   handler ─▶ ask_start ⇢ a worker's mailbox ─▶ operation ─▶ cache_handle … on_operation_done ⇢ asks.mailbox ─▶ ask->on_done
  *                        └▶ job_start ⇢ rules, workers … on_job_done ⇢ asks.mailbox ─▶ ask->on_done
+ *                           with wait=regions, and unless it failed: … wait_start ⇢ bus … ⇢ asks.mailbox ─▶ ask->on_done
  *
  * Whoever asked may lose interest (ask_abandon()); the ask still counts until its worker has answered, so that workers are never asked more than they can do.
  */
@@ -15,9 +16,10 @@
 
 #include "proxy/cache/cache.h"
 
-enum ask_kind { ASK_GET, ASK_PEEK, ASK_SET, ASK_DELETE, ASK_INVALIDATE };
+enum ask_kind { ASK_GET, ASK_PEEK, ASK_SET, ASK_DELETE, ASK_INVALIDATE, ASK_APPLIED };
 
 struct job;
+struct wait;
 
 struct asks {
     struct mailbox mailbox; /* the admin thread drains it */
@@ -26,7 +28,9 @@ struct asks {
     uint32_t next;
     uint32_t max;
     uint32_t under_way;
-    uint32_t jobs; /* of them: invalidations, which end by themselves while rules, workers and bus run */
+    uint32_t jobs; /* of them: invalidations and waits, which end by themselves while rules, workers and bus run */
+    uint32_t waits; /* of them: half of `max` at most, so that those who only wait leave room for others */
+    _Atomic bool is_stopping; /* the server is to end: waits are over */
 };
 
 struct ask {
@@ -43,6 +47,7 @@ struct ask {
     uint32_t flags;
     int64_t exptime; /* as memcached takes it */
     struct job *job; /* the ask's, of ASK_INVALIDATE alone, and its answer, too */
+    struct wait *wait; /* the ask's, or NULL: the other regions are waited for, too; ASK_APPLIED: and nothing else */
 
     /* The answer; its spans are in `data`. */
     struct reply reply;
@@ -67,5 +72,7 @@ void ask_destroy(struct ask **ask);
 /* Takes the ask over until on_done, unless it fails. */
 enum err ask_start(struct asks *asks, struct ask *ask);
 void ask_abandon(struct ask *ask); /* on_done will not be called */
+/* Whether it ends by itself, so that nobody else has to give it up. */
+bool ask_has_end(const struct ask *ask);
 
 #endif

@@ -4,6 +4,7 @@
 #include <time.h>
 
 #include "common/clock.h"
+#include "proxy/admin/wait.h"
 #include "proxy/protocol/base64.h"
 
 #define TTL_MAX (10ULL * 365 * 86400)
@@ -54,7 +55,16 @@ void entry_set(const struct routes *routes, const struct http_request *request, 
 
 void entry_delete(const struct routes *routes, const struct http_request *request, struct http_response *response)
 {
-    ask_for(ASK_DELETE, routes, request, response);
+    struct wait *wait;
+    if (!wait_create(routes, request, response, &wait)) {
+        return;
+    }
+    struct ask *ask = ask_for(ASK_DELETE, routes, request, response);
+    if (ask != NULL) {
+        ask->wait = wait;
+    } else {
+        wait_destroy(&wait);
+    }
 }
 
 /* --- answers --- */
@@ -140,7 +150,7 @@ static json_t *describe(const struct admin_view *view, const struct ask *ask, st
 static void dump(json_t *json, struct http_response *response)
 {
     response->content_type = "application/json";
-    json_dumpf(json, response->body, JSON_COMPACT);
+    json_dumpf(json, response->body, WAIT_DUMP);
     fputc('\n', response->body);
 }
 
@@ -166,13 +176,15 @@ static void finish_absent(const struct ask *ask, json_t *entry, struct http_resp
     bool is_read = ask->kind == ASK_GET || ask->kind == ASK_PEEK;
     json_t *error = json_pack("{s:s,s:s}", "code", "not_found", "message", is_read ? "the key has no value" : "there was no such key");
     json_t *body = json_pack("{s:o,s:O}", "error", error, "entry", entry);
+    wait_write(ask->wait, body, response);
     dump(body, response);
     json_decref(body);
 }
 
-static void finish_done(const char *result, json_t *entry, struct http_response *response)
+static void finish_done(const struct ask *ask, const char *result, json_t *entry, struct http_response *response)
 {
     json_object_set_new(entry, "result", json_string(result));
+    wait_write(ask->wait, entry, response);
     dump(entry, response);
 }
 
@@ -200,8 +212,8 @@ void entry_finish(const struct admin_view *view, const struct ask *ask, struct h
     case REPLY_VALUE: finish_value(ask, entry, response); break;
     case REPLY_MISS:
     case REPLY_NOT_FOUND: finish_absent(ask, entry, response); break;
-    case REPLY_STORED: finish_done("stored", entry, response); break;
-    case REPLY_DELETED: finish_done("deleted", entry, response); break;
+    case REPLY_STORED: finish_done(ask, "stored", entry, response); break;
+    case REPLY_DELETED: finish_done(ask, "deleted", entry, response); break;
     case REPLY_TOO_LARGE: http_response_error(response, 413, "too_large", "the value is too large for the cache"); break;
     case REPLY_NO_MEMORY: http_response_error(response, 503, "no_memory", "no memory for the value"); break;
     default: http_response_error(response, 409, "not_stored", "the cache did not store it"); break;

@@ -45,7 +45,6 @@ struct admin {
     int epoll_fd;
     pthread_t thread;
     bool has_thread;
-    _Atomic bool is_stopping;
 };
 
 /* One connection, from its acceptance to its end. */
@@ -182,14 +181,14 @@ static enum MHD_Result suspend(struct exchange *exchange, struct ask *ask)
         ask->value_len = exchange->body_len;
         exchange->body = NULL; /* still counted in `bodies`, until the exchange ends */
     }
-    bool is_stopping = atomic_load(&admin->is_stopping); /* then run() waits for those under way: there should be no more */
+    bool is_stopping = atomic_load(&admin->asks.is_stopping); /* then run() waits for those under way: there should be no more */
     if (is_stopping || ask_start(&admin->asks, ask) != OK) {
         ask_destroy(&ask);
         return is_stopping ? say_stopping(exchange) : send_error(exchange, MHD_HTTP_TOO_MANY_REQUESTS, "too_many_requests", "too many requests are under way");
     }
     exchange->ask = ask;
     exchange->is_suspended = true;
-    exchange->ask_expires_us = ask->kind == ASK_INVALIDATE ? UINT64_MAX : clock_mono_us() + admin->ask_us; /* it has deadlines of its own */
+    exchange->ask_expires_us = ask_has_end(ask) ? UINT64_MAX : clock_mono_us() + admin->ask_us;
     exchange->client->expires_us = 0;
     MHD_suspend_connection(exchange->connection);
     return MHD_YES;
@@ -200,7 +199,7 @@ static enum MHD_Result finish(struct exchange *exchange)
 {
     struct admin *admin = exchange->admin;
     if (exchange->ask == NULL) {
-        return atomic_load(&admin->is_stopping)
+        return atomic_load(&admin->asks.is_stopping)
                    ? say_stopping(exchange)
                    : send_error(exchange, MHD_HTTP_GATEWAY_TIMEOUT, "timeout", "the worker did not answer in time; what was asked may still be done");
     }
@@ -437,7 +436,7 @@ static void *run(void *arg)
 {
     struct admin *admin = arg;
     pthread_setname_np(pthread_self(), "admin");
-    while (!atomic_load(&admin->is_stopping) || admin->asks.jobs > 0) {
+    while (!atomic_load(&admin->asks.is_stopping) || admin->asks.jobs > 0) {
         MHD_run(admin->daemon);
         struct pollfd fds[] = {{.fd = admin->epoll_fd, .events = POLLIN}, {.fd = admin->asks.mailbox.fd, .events = POLLIN}};
         poll(fds, ARRAY_LEN(fds), poll_ms(admin));
@@ -582,7 +581,7 @@ void admin_stop(struct admin *admin)
     if (admin == NULL || !admin->has_thread) {
         return;
     }
-    atomic_store(&admin->is_stopping, true);
+    atomic_store(&admin->asks.is_stopping, true);
     mailbox_wake(&admin->asks.mailbox);
     pthread_join(admin->thread, NULL);
     admin->has_thread = false;

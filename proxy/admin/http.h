@@ -9,7 +9,7 @@
  * may be silent, and those that a request may take to arrive, to be done, and to be answered.
  *
  *   headers ─▶ on_request: token ─▶ body ─▶ routes_dispatch ─▶ response
- *                                              └─ ask: suspended ⇢ worker, rules ⇢ mailbox ─▶ on_ask_done: resumed ─▶ routes_finish ─▶ response
+ *                                              └─ ask: suspended ⇢ worker, rules, bus ⇢ mailbox ─▶ on_ask_done: resumed ─▶ routes_finish ─▶ response
  */
 #ifndef PROXY_ADMIN_HTTP_H
 #define PROXY_ADMIN_HTTP_H
@@ -42,7 +42,7 @@ struct admin_options {
 struct admin;
 
 enum err admin_create(const struct admin_options *options, struct log *log, struct admin **out);
-/* In two steps, because workers answer by mail: stop waits for invalidations under way, while workers, rules and bus still run, and ends connections
+/* In two steps, because workers answer by mail: stop waits for invalidations under way, while workers, rules and bus still run, ends waits for regions, connections
  * and thread, and no probe is called any more; destroy frees it once no worker runs any more. */
 void admin_stop(struct admin *admin); /* or NULL */
 void admin_destroy(struct admin **admin); /* stops it, if need be */

@@ -5,6 +5,8 @@
 #include <stdatomic.h>
 #include <strings.h>
 
+#include "proxy/admin/wait.h"
+
 struct item {
     struct job *job;
     bool is_pattern;
@@ -213,7 +215,24 @@ static void describe_key(const struct errand *errand, json_t *out)
     }
 }
 
-void job_write(const struct job *job, struct http_response *response)
+static enum err result_of(const struct item *item)
+{
+    if (item->is_pattern) {
+        return item->rule.err;
+    }
+    return item->errand.status == REPLY_DELETED || item->errand.status == REPLY_NOT_FOUND ? OK : ERR_UNAVAILABLE;
+}
+
+bool job_has_failed(const struct job *job)
+{
+    uint32_t failed = 0;
+    for (uint32_t i = 0; i < job->count; i++) {
+        failed += result_of(&job->items[i]) != OK;
+    }
+    return failed == job->count;
+}
+
+void job_write(const struct job *job, const struct wait *wait, struct http_response *response)
 {
     json_t *root = json_object();
     json_t *results = json_array();
@@ -223,14 +242,12 @@ void job_write(const struct job *job, struct http_response *response)
     for (uint32_t i = 0; i < job->count; i++) {
         const struct item *item = &job->items[i];
         json_t *out = json_object();
-        enum err err = OK;
+        enum err err = result_of(item);
         bool is_owed = item->is_pattern && item->rule.is_owed;
         if (item->is_pattern) {
             describe_rule(&item->rule, out);
-            err = item->rule.err;
         } else {
             describe_key(&item->errand, out);
-            err = item->errand.status == REPLY_DELETED || item->errand.status == REPLY_NOT_FOUND ? OK : ERR_UNAVAILABLE;
         }
         failed += err != OK;
         response->status = MAX(response->status, http_status(err, is_owed));
@@ -238,7 +255,8 @@ void job_write(const struct job *job, struct http_response *response)
     }
     json_object_set_new(root, "failed", json_integer(failed));
     json_object_set_new(root, "results", results);
-    json_dumpf(root, response->body, JSON_COMPACT);
+    wait_write(wait, root, response);
+    json_dumpf(root, response->body, WAIT_DUMP);
     fputc('\n', response->body);
     json_decref(root);
 }
@@ -254,11 +272,16 @@ static bool may_invalidate(const struct routes *routes, struct http_response *re
     return true;
 }
 
-static void ask_for(enum err err, struct job *job, const char *why, struct http_response *response)
+/* Takes `job` and `wait` over. */
+static void ask_for(enum err err, struct job *job, struct wait *wait, const char *why, struct http_response *response)
 {
     if (err == OK) {
         response->ask = ask_create_job(job);
-    } else if (err == ERR_NOMEM) {
+        response->ask->wait = wait;
+        return;
+    }
+    wait_destroy(&wait);
+    if (err == ERR_NOMEM) {
         http_response_error(response, 503, "no_memory", why);
     } else {
         http_response_error(response, 400, "invalid", why);
@@ -268,10 +291,11 @@ static void ask_for(enum err err, struct job *job, const char *why, struct http_
 void invalidate_pattern(const struct routes *routes, const struct http_request *request, struct http_response *response)
 {
     struct job *job;
+    struct wait *wait;
     char why[RULES_TEXT] = "";
-    if (may_invalidate(routes, response)) {
+    if (may_invalidate(routes, response) && wait_create(routes, request, response, &wait)) {
         enum err err = job_create(routes->invalidator, request->rest, &job, why, sizeof why);
-        ask_for(err, job, why, response);
+        ask_for(err, job, wait, why, response);
     }
 }
 
@@ -279,6 +303,7 @@ void invalidate_pattern(const struct routes *routes, const struct http_request *
 void invalidate_many(const struct routes *routes, const struct http_request *request, struct http_response *response)
 {
     struct job *job;
+    struct wait *wait;
     char why[RULES_TEXT] = "";
     if (!may_invalidate(routes, response)) {
         return;
@@ -287,8 +312,10 @@ void invalidate_many(const struct routes *routes, const struct http_request *req
         http_response_error(response, 415, "unsupported_media_type", "Content-Type is to be application/json");
         return;
     }
-    enum err err = job_create_json(routes->invalidator, request->body, &job, why, sizeof why);
-    ask_for(err, job, why, response);
+    if (wait_create(routes, request, response, &wait)) {
+        enum err err = job_create_json(routes->invalidator, request->body, &job, why, sizeof why);
+        ask_for(err, job, wait, why, response);
+    }
 }
 
 void invalidate_rules(const struct routes *routes, const struct http_request *request, struct http_response *response)

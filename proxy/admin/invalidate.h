@@ -21,6 +21,7 @@ struct invalidator {
 };
 
 struct job;
+struct wait;
 
 void invalidate_pattern(const struct routes *routes, const struct http_request *request, struct http_response *response);
 void invalidate_many(const struct routes *routes, const struct http_request *request, struct http_response *response);
@@ -32,8 +33,9 @@ enum err job_create(const struct invalidator *invalidator, struct span pattern, 
 enum err job_create_json(const struct invalidator *invalidator, struct span body, struct job **out, char *why, size_t why_size);
 /* on_done may be called before this returns. */
 void job_start(struct job *job, void (*on_done)(void *ctx), void *ctx);
-/* Once done: writes what became of each item, and sets the status. */
-void job_write(const struct job *job, struct http_response *response);
+/* Once done: whether nothing of it was; and: writes what became of each item, and of the wait for the other regions if there was one, and sets the status. */
+bool job_has_failed(const struct job *job);
+void job_write(const struct job *job, const struct wait *wait, struct http_response *response);
 void job_destroy(struct job **job); /* one that has not been started, or is done; or NULL */
 
 #endif

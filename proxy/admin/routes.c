@@ -14,6 +14,7 @@
 #include "proxy/admin/invalidate.h"
 #include "proxy/admin/report.h"
 #include "proxy/admin/settings.h"
+#include "proxy/admin/wait.h"
 
 #define PROBE_TEXT_MAX 4096
 
@@ -224,10 +225,11 @@ static const struct route {
     {"GET", "/cache/{key}", entry_get, "the value, loaded if need be; ?peek=1: as it is in the cache; Accept: application/json: with all about it"},
     {"SET", "/cache/{key}", entry_set, "stores the body; ?ttl=SECONDS&flags=NUMBER"},
     {"PUT", "/cache/{key}", entry_set, "the same"},
-    {"DEL", "/cache/{key}", entry_delete, "deletes, and tells the other regions"},
+    {"DEL", "/cache/{key}", entry_delete, "deletes, and tells the other regions; ?wait=regions&timeout=10s: until all of them have applied it"},
     {"DELETE", "/cache/{key}", entry_delete, "the same"},
-    {"INVALIDATE", "/cache/{key}", invalidate_pattern, "hides what matches, *?[...]\\, in every region"},
-    {"POST", "/invalidate", invalidate_many, "{\"keys\":[...],\"patterns\":[...]}: deletes those, hides what matches these, in every region"},
+    {"INVALIDATE", "/cache/{key}", invalidate_pattern, "hides what matches, *?[...]\\, in every region; ?wait=regions, too"},
+    {"POST", "/invalidate", invalidate_many, "{\"keys\":[...],\"patterns\":[...]}: deletes those, hides what matches these, in every region; ?wait=regions, too"},
+    {"GET", "/applied", wait_applied, "?position=POSITION&timeout=10s: waits until every region has applied what was published up to there"},
     {"GET", "/rules", invalidate_rules, "invalidations by pattern that are in force"},
     {"GET", "/route", report_route, "?key=KEY: its namespace, node and place on the ring"},
     {"GET", "/regions", report_regions, "this region and its peers: connected, lag, backlog"},
@@ -250,7 +252,9 @@ void routes_init(struct routes *routes, const struct admin_probe *probes, uint32
 void routes_finish(const struct routes *routes, const struct ask *ask, struct http_response *response)
 {
     if (ask->kind == ASK_INVALIDATE) {
-        job_write(ask->job, response);
+        job_write(ask->job, ask->wait, response);
+    } else if (ask->kind == ASK_APPLIED) {
+        wait_finish(ask->wait, response);
     } else {
         entry_finish(routes->view, ask, response);
     }

@@ -20,7 +20,7 @@ struct worker {
     uint32_t index;
     struct loop loop;
     struct cache cache;
-    struct churn *churn; /* or NULL: no replica is read from */
+    struct churn *churn; /* or NULL: no replica is read from, and nothing is strong */
     struct front front;
     struct listener *listeners;
     int *listen_fds;
@@ -91,10 +91,10 @@ static void look_for_end(struct timer *timer)
     timer_start(timer, DRAIN_LOOK_US);
 }
 
-/* How long tombstones must be kept, where that matters: only what a replica lags behind can come after them. */
+/* How long tombstones must be kept, where that matters: only what a replica lags behind can come after them; and locks. */
 static uint32_t tombstone_age_s(const struct config *config)
 {
-    uint32_t age_s = 0;
+    uint32_t age_s = config->strong != NULL ? (config->strong->lock_window_ms + 999) / 1000 : 0;
     for (uint32_t i = 0; i < config->namespace_count && config->database != NULL && config->database->replica.text != NULL; i++) {
         if (config->namespaces[i].read == READ_THROUGH) {
             age_s = MAX(age_s, config->namespaces[i].tombstone_ttl_s);

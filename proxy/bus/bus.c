@@ -20,51 +20,13 @@
 #define SWEEPER_KIND 's'
 #define RESIGN_US 500000ULL /* how long an end waits for the answers to having given roles back */
 
-/* --- what callers see; any thread (what they post: bus_post.c) --- */
-
-bool bus_is_spool_ready(struct bus *bus, char *text, size_t size)
-{
-    return spooler_status(bus->spooler, text, size);
-}
+/* --- what callers see; any thread (what they post: bus_post.c; what they ask: bus_status.c) --- */
 
 void delivery_done(struct delivery *delivery, enum err err)
 {
     delivery->err = err;
     delivery->mail.deliver = delivery->on_done;
     mailbox_post(delivery->reply_to, &delivery->mail);
-}
-
-bool bus_is_ready(struct bus *bus, char *text, size_t size)
-{
-    bool is_ready = true;
-    size_t used = 0;
-    if (size > 0) {
-        text[0] = '\0';
-    }
-    pthread_mutex_lock(&bus->status_lock);
-    for (uint32_t i = 0; i < bus->region_count; i++) {
-        const char *problem = bus->regions[i].text;
-        if (problem[0] == '\0') {
-            continue;
-        }
-        int n = used < size ? snprintf(text + used, size - used, "%s%s", is_ready ? "" : ", ", problem) : 0;
-        used += n > 0 ? (size_t)n : 0;
-        is_ready = false;
-    }
-    pthread_mutex_unlock(&bus->status_lock);
-    return is_ready;
-}
-
-void bus_region_status(struct bus *bus, uint32_t index, struct bus_region_status *out)
-{
-    struct bus_region *r = &bus->regions[index];
-    pthread_mutex_lock(&bus->status_lock);
-    snprintf(out->problem, sizeof out->problem, "%s", r->text);
-    pthread_mutex_unlock(&bus->status_lock);
-    out->is_peer = index > 0;
-    out->heard_us = atomic_load_explicit(&r->consumer.told_heard_us, memory_order_relaxed);
-    out->lag_ms = atomic_load_explicit(&r->consumer.told_lag_ms, memory_order_relaxed);
-    out->backlog = atomic_load_explicit(&r->consumer.told_backlog, memory_order_relaxed);
 }
 
 /* --- the bus's thread: connections --- */
@@ -104,6 +66,7 @@ static void on_up(void *ctx)
         publisher_on_up(&bus->publisher, now_us);
         replayer_on_up(&bus->replayer, now_us);
         ring_on_up(&bus->ring);
+        confirm_on_up(&bus->confirm);
         keeper_on_up(&bus->keeper, now_us);
         rulebook_on_up(&bus->rulebook, now_us);
         tell_cursors(bus, true, now_us);
@@ -148,6 +111,7 @@ static void on_down(void *ctx, const char *reason)
         replayer_on_down(&bus->replayer);
         keeper_on_down(&bus->keeper);
         ring_on_down(&bus->ring);
+        confirm_on_down(&bus->confirm);
         rulebook_on_down(&bus->rulebook);
         tell_cursors(bus, false, 0);
         relays_on_down(&bus->relays);
@@ -232,6 +196,7 @@ static void on_own_message(struct bus *bus, char kind, uint64_t number, const st
     case 'k': keeper_on_answer(&bus->keeper, number, message, now_us); break;
     case 'b': rulebook_on_answer(&bus->rulebook, number, message, now_us); break;
     case RELAYS_KIND: relays_on_answer(&bus->relays, number, message, now_us); break;
+    case CONFIRM_KIND: confirm_on_answer(&bus->confirm, number, message, now_us); break;
     case 'o': on_cursor_answer(bus, number, message, now_us); break;
     case SWEEPER_KIND: election_on_answer(&bus->sweeper, number, message, now_us); break;
     case 'q': rulebook_on_recorded(&bus->rulebook, number, message, now_us); break;
@@ -292,6 +257,11 @@ static void on_replay(void *ctx, struct replay *replay)
     mailbox_post(&bus->mailbox, &replay->mail);
 }
 
+static bool is_told(void *ctx, uint64_t spooled)
+{
+    return spooler_is_told(((struct bus *)ctx)->spooler, spooled);
+}
+
 static enum err create_spooler(struct bus *bus, struct metrics *metrics)
 {
     struct spooler_context context = {
@@ -314,7 +284,7 @@ static void update_status(struct bus *bus)
 {
     for (uint32_t i = 0; i < bus->region_count; i++) {
         struct bus_region *r = &bus->regions[i];
-        char text[STATUS_TEXT_MAX] = "";
+        char text[BUS_PROBLEM_MAX] = "";
         const char *problem = is_own(r) ? keeper_problem(&bus->keeper) : consumer_problem(&r->consumer);
         if (!is_wanted(r) && relays_is_settled(&bus->relays)) {
             problem = NULL; /* another's work */
@@ -358,6 +328,7 @@ static uint64_t step(struct bus *bus)
     next_us = earlier(next_us, replayer_step(&bus->replayer, now_us));
     next_us = earlier(next_us, rulebook_step(&bus->rulebook, now_us));
     next_us = earlier(next_us, ring_step(&bus->ring, now_us));
+    next_us = earlier(next_us, confirm_step(&bus->confirm, now_us));
     next_us = earlier(next_us, step_sweeper(bus, now_us));
     if (bus->region_count > 1) {
         next_us = earlier(next_us, relays_step(&bus->relays, now_us));
@@ -409,6 +380,7 @@ static void *bus_main(void *arg)
     }
     mailbox_drain(&bus->mailbox, bus); /* publications that came before is_stopping */
     publisher_stop(&bus->publisher);
+    confirm_stop(&bus->confirm);
     rulebook_stop(&bus->rulebook);
     resign(bus);
     return NULL;
@@ -487,7 +459,8 @@ static enum err region_start(struct bus *bus, uint32_t index)
         ring_init(&bus->ring, bus->config, transport, bus->log, bus->metrics, random);
         bus->ring.on_no_stream = on_no_stream;
         bus->ring.ctx = bus;
-        bus->publisher.ring = bus->replayer.ring = bus->config->bus->resend_window_ms > 0 ? &bus->ring : NULL;
+        bus->publisher.ring = bus->replayer.ring = &bus->ring;
+        confirm_init(&bus->confirm, &(struct confirm_context){bus->config, transport, &bus->ring, bus->spooler != NULL ? is_told : NULL, bus, random});
         keeper_init(&bus->keeper, bus->config, transport, bus->log, random);
         bus->keeper.ring = bus->publisher.ring;
         rulebook_init(&bus->rulebook, bus->config, transport, bus->log, bus->metrics, bus->sink, random);
@@ -592,6 +565,7 @@ void bus_destroy(struct bus **out)
     replayer_deinit(&bus->replayer);
     if (bus->region_count > 0) {
         ring_deinit(&bus->ring);
+        confirm_deinit(&bus->confirm);
     }
     spooler_destroy(&bus->spooler);
     for (uint32_t i = 0; i < bus->region_count; i++) {

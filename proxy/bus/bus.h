@@ -143,7 +143,7 @@ void delivery_done(struct delivery *delivery, enum err err);
 bool bus_is_ready(struct bus *bus, char *text, size_t size);
 
 /* For operators: region 0 is the own one, then config.bus.peers in their order. Any thread. */
-#define BUS_PROBLEM_MAX 512
+#define BUS_PROBLEM_MAX 800
 struct bus_region_status {
     char problem[BUS_PROBLEM_MAX]; /* "" while all is well */
     bool is_peer;                  /* what follows is known */

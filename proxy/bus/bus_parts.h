@@ -1,4 +1,4 @@
-/* What:    what the bus is made of, for the files that make it: bus.c (its thread), bus_post.c (what other threads hand to it).
+/* What:    what the bus is made of, for the files that make it: bus.c (its thread), bus_post.c (what other threads hand to it), bus_status.c (what they ask).
  * Owns:    see bus.h.
  * Threads: see bus.h; what follows "The bus thread's." is that thread's alone.
  */
@@ -9,6 +9,7 @@
 #include <stdatomic.h>
 
 #include "proxy/bus/bus.h"
+#include "proxy/bus/confirm.h"
 #include "proxy/bus/consumer.h"
 #include "proxy/bus/keeper.h"
 #include "proxy/bus/nats.h"
@@ -20,7 +21,6 @@
 
 #define URL_MAX 300
 #define REASON_MAX ACCESS_TEXT_MAX
-#define STATUS_TEXT_MAX 800
 
 struct bus_region {
     struct bus *bus;
@@ -35,7 +35,7 @@ struct bus_region {
     bool was_up;
     uint64_t down_us;           /* since when */
     uint64_t remind_us;         /* when to say so again */
-    char text[STATUS_TEXT_MAX]; /* what is the matter, "" if nothing is; under status_lock */
+    char text[BUS_PROBLEM_MAX]; /* what is the matter, "" if nothing is; under status_lock */
 };
 
 struct bus {
@@ -57,6 +57,7 @@ struct bus {
     struct replayer replayer;
     struct rulebook rulebook;
     struct ring ring;
+    struct confirm confirm;
     struct relays relays;
     struct election sweeper; /* who sweeps the region's pool */
 

@@ -114,6 +114,27 @@ void bus_cancel(struct bus *bus, struct publication *publication)
     }
 }
 
+static void deliver_confirmation(struct mail *mail, void *owner)
+{
+    struct bus *bus = owner;
+    confirm_submit(&bus->confirm, container_of(mail, struct confirmation, mail));
+}
+
+void bus_confirm(struct bus *bus, struct confirmation *confirmation)
+{
+    if (!confirmation->has_position) {
+        confirmation->position = (struct position){
+            .sidecar = bus->publisher.id, .spooled = bus->spooler != NULL ? spooler_mark(bus->spooler) : 0};
+    }
+    if (!begin_posting(bus)) {
+        confirmation_finish(confirmation, ERR_STOPPING);
+        return;
+    }
+    confirmation->mail.deliver = deliver_confirmation;
+    mailbox_post(&bus->mailbox, &confirmation->mail);
+    end_posting(bus);
+}
+
 bool bus_is_sweeper(struct bus *bus)
 {
     return clock_mono_us() < atomic_load(&bus->sweeper_until_us);

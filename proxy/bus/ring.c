@@ -130,6 +130,7 @@ void ring_on_info(struct ring *r, const struct stream_info *info, uint64_t now_u
     if (!is_new && !went_back) {
         return;
     }
+    r->broken_us = now_us;
     uint32_t count = 0;
     struct list *next;
     for (struct list *at = r->kept.next; at != &r->kept; at = next) {

@@ -53,6 +53,7 @@ struct ring {
     uint64_t number;  /* of the last message that was sent again */
     uint64_t highest; /* that was acknowledged */
     char created[CREATED_SIZE]; /* the stream's */
+    uint64_t broken_us; /* when it was last noticed that it had lost what it had acknowledged; 0: never */
     uint64_t asked_us; /* when the stream was last asked for */
     uint64_t asked_highest;
     struct backoff backoff;

@@ -26,6 +26,8 @@ struct spooler {
     bool has_thread;
     _Atomic bool is_ending;
     _Atomic uint32_t taken; /* publications on their way to the disk */
+    _Atomic uint64_t newest_owed; /* the highest id that was ever owed to the bus; this thread writes both */
+    _Atomic uint64_t told_before; /* no lower one is owed any more */
     struct owed *owed;
     struct publisher_spool for_publisher;
 
@@ -85,8 +87,10 @@ static void clear(struct spooler *s, struct spool_entry *e, uint8_t debts)
 /* Something has become owed. */
 static void is_owed(struct spooler *s, struct spool_entry *e)
 {
-    if ((e->debts & DEBT_BUS) && (s->replay_at == NULL || e->id < s->replay_at->id)) {
-        s->replay_at = e;
+    if (e->debts & DEBT_BUS) { /* before anybody is told that it is on the disk */
+        s->replay_at = s->replay_at == NULL || e->id < s->replay_at->id ? e : s->replay_at;
+        atomic_store(&s->told_before, MIN(e->id, atomic_load(&s->told_before)));
+        atomic_store(&s->newest_owed, MAX(e->id, atomic_load(&s->newest_owed)));
     }
     if ((e->debts & DEBT_NODE) && s->pass_us == UINT64_MAX) {
         s->pass_us = MAX(clock_mono_us(), s->passed_us + 1000ULL * PASS_MIN_MS);
@@ -182,12 +186,11 @@ static void on_taken(struct mail *mail, void *owner)
     struct publication *p = container_of(mail, struct publication, mail);
     if (p->reserved == NULL) {
         add(s, p);
-        return;
+    } else { /* it is on the disk, and would be published at the next start: nothing more is needed to answer */
+        promote(s, p->reserved, p->event.version, p->debts);
+        p->reserved = NULL;
+        finish(s, p, OK);
     }
-    /* The reservation is on the disk, and would be published at the next start: nothing more is needed to answer. */
-    promote(s, p->reserved, p->event.version, p->debts);
-    p->reserved = NULL;
-    finish(s, p, OK);
 }
 
 void spooler_take(struct spooler *s, struct publication *p)
@@ -248,6 +251,16 @@ bool spooler_owes(struct spooler *s, struct span key)
     return owed_has(s->owed, key);
 }
 
+uint64_t spooler_mark(struct spooler *s)
+{
+    return atomic_load(&s->newest_owed);
+}
+
+bool spooler_is_told(struct spooler *s, uint64_t mark)
+{
+    return mark < atomic_load(&s->told_before);
+}
+
 /* --- to the other regions --- */
 
 static void on_replayed(struct mail *mail, void *owner)
@@ -300,6 +313,7 @@ static void start_replay(struct spooler *s)
     while (s->replay_at != NULL && (s->replay_at->kind != SPOOL_OWED || !(s->replay_at->debts & DEBT_BUS))) {
         s->replay_at = spool_next(s->spool, s->replay_at);
     }
+    atomic_store(&s->told_before, s->replay_at != NULL ? s->replay_at->id : UINT64_MAX);
     if (s->replay_at != NULL) {
         gather(s, s->replay);
         s->is_replay_out = true;
@@ -458,9 +472,7 @@ static uint64_t step(struct spooler *s)
     }
     commit(s);
     look(s);
-    if (s->settle_us != 0) {
-        next_us = MIN(next_us, s->settle_us);
-    }
+    next_us = s->settle_us != 0 ? MIN(next_us, s->settle_us) : next_us;
     return spool_first(s->spool) != NULL || spool_problem(s->spool) != NULL ? MIN(next_us, now_us + LOOK_US) : next_us;
 }
 
@@ -514,6 +526,7 @@ enum err spooler_create(const struct spooler_context *context, struct spooler **
     struct spooler *s = xcalloc(1, sizeof *s);
     s->context = *context;
     s->pass_us = UINT64_MAX;
+    s->told_before = UINT64_MAX;
     s->owed = owed_create();
     s->for_publisher = (struct publisher_spool){on_unpublished, on_published, s};
     pthread_mutex_init(&s->status_lock, NULL);

@@ -1,7 +1,7 @@
 /* What:    the thread that keeps the spool: takes what could not be told, makes it durable, and has it told when that can be done.
  * Owns:    its thread, the spool, and the set of keys that are owed to this region's own nodes. A publication is lent to it from
  *          spooler_take() until on_done.
- * Threads: spooler_take(), spooler_clear(), spooler_owes() and spooler_status() from any thread; the rest from the one that created it.
+ * Threads: spooler_take(), spooler_clear(), the questions and spooler_status() from any thread; the rest from the one that created it.
  * Fails:   a publication ends with ERR_SPOOL_FULL, ERR_SPOOL or ERR_OVERLOAD: then it is not in the spool.
  *
  *   spooler_take ──▶ mailbox ──▶ spool_add … ──(all mail of a turn: one write, one fdatasync)──▶ reply_to ──▶ on_done
@@ -46,6 +46,10 @@ const struct publisher_spool *spooler_for_publisher(const struct spooler *spoole
 void spooler_replayed(struct spooler *spooler, struct replay *replay);
 
 bool spooler_owes(struct spooler *spooler, struct span key);
+
+/* A mark for all that is owed to the bus by now, 0 if nothing ever was; and whether the stream has all up to it. Any thread. */
+uint64_t spooler_mark(struct spooler *spooler);
+bool spooler_is_told(struct spooler *spooler, uint64_t mark);
 
 /* False while the disk can not be written. */
 bool spooler_status(struct spooler *spooler, char *text, size_t size);

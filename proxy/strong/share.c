@@ -125,7 +125,7 @@ static void confirm_what_is(struct share *s, uint64_t now_us)
     for (uint32_t i = 0; i < s->grant_count; i++) {
         oldest = MIN(oldest, s->grants[i].serial);
     }
-    while (first != NULL && first->serial < oldest && s->lease.valid_until_us >= first->begun_us + s->lease_us) {
+    while (first != NULL && first->serial < oldest && s->lease.proven_us >= first->begun_us) {
         finish(s, first, OK, "");
         first = first_confirmation(s);
     }
@@ -188,7 +188,7 @@ uint64_t share_renew_from_us(const struct share *s)
         return 0;
     }
     const struct share_confirmation *last = list_entry(s->confirmations.prev, struct share_confirmation, link);
-    return s->lease.valid_until_us >= last->begun_us + s->lease_us ? 0 : last->begun_us;
+    return s->lease.proven_us >= last->begun_us ? 0 : last->begun_us;
 }
 
 /* --- the holder: grants --- */

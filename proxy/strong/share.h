@@ -51,6 +51,7 @@ struct share_lease {
     bool is_holder;
     enum strong_mode mode;
     uint64_t valid_until_us; /* counted from before the renewal was sent; 0: not valid */
+    uint64_t proven_us;      /* when the last round began that renewed it at a majority */
     uint64_t number;
     uint64_t taken_over_us; /* when a majority first had our name in the record, after it had been another's, or not known whose; as that was heard, not as it was asked for */
 };

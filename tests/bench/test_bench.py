@@ -3,6 +3,8 @@ figure worthless."""
 
 import contextlib
 import json
+import math
+import os
 import socket
 import struct
 import subprocess
@@ -636,3 +638,92 @@ exec "{tools}/fastnode" "$(sed -n 's/.*\\(127.0.0.1:[0-9]*\\).*/\\1/p' "$2" | he
     assert "protocol-50x1: binary does not answer the binary protocol as it should" in data["failed"]["protocol-50x1"]
     assert "FAILED" in said
     assert list(data["workloads"]["get-1x1"]["closed"]) == ["direct", "outrigger"]
+
+
+# ---- the other benchmarks: tiny runs, which say nothing about speed
+
+@pytest.fixture
+def other(tmp_path):
+    """Runs tests/bench/run NAME, as small as can be, with the sidecar that the end-to-end tests use: what it measured, and its report."""
+    binary = Path(os.environ.get("OUTRIGGER_BINARY") or ROOT / "build-asan/proxy/outrigger")
+    assert binary.exists(), f"{binary} is not there: tests/run e2e builds it"
+
+    def run(name, *arguments):
+        file = tmp_path / "data.json"
+        done = subprocess.run([HERE / "run", name, "--rounds", "1", "--json", file, "--outrigger", binary, *map(str, arguments)],
+                              capture_output=True, text=True, timeout=300, check=False)
+        assert done.returncode == 0, done.stdout + done.stderr
+        return json.loads(file.read_text()), done.stdout
+    return run
+
+
+def is_measured(run, *names):
+    """These are in it, and every number of it, however deep, is one that can be."""
+    assert set(names) <= set(run)
+
+    def check(value):
+        for one in value.values() if isinstance(value, dict) else value if isinstance(value, list) else ():
+            check(one)
+        if isinstance(value, (int, float)):
+            assert math.isfinite(value) and value >= 0, run
+    check(run)
+
+
+def rows(report):
+    """First column to the others, of all tables of a report."""
+    return {cells[0]: cells[1:] for cells in ([cell.strip() for cell in line.strip("|").split("|")] for line in report.splitlines() if line.startswith("|"))}
+
+
+LAG = ("rate", "errors", "p50_ms", "p99_ms", "max_ms")
+
+
+def test_bus_measures_and_reports(other):
+    data, report = other("bus", "--regions", 2, "--duration", 0.1, "--probes", 10, "--rate", 20000)
+    assert list(data["runs"]) == ["2"]
+    for (run,) in data["runs"].values():
+        is_measured(run["throughput"], "events", "errors", "events_per_s", "publish_ms")
+        assert set(run["throughput"]["cpu_us"]) == {"clients", "sender", "nats", "receivers", "nodes"}
+        is_measured(run["idle"], *LAG)
+        is_measured(run["loaded"], *LAG)
+        assert run["throughput"]["events"] > 0 and run["idle"]["rate"] == 0 < run["loaded"]["rate"] and run["idle"]["p50_ms"] > 0
+    table = rows(report)
+    assert table["median (lowest–highest)"] == ["2 regions"]
+    assert all(len(cells) == 1 for cells in table.values()) and "lag, idle: p50" in table
+
+
+def test_patterns_measures_gets(other, tools):
+    data, report = other("patterns", "--only", "gets", "--duration", 0.1, "--load", tools / "load")
+    names = [f"50 × {pipeline}, {rules}" for pipeline in (1, 16) for rules in ("no rule", "100 prefixes", "10,000 prefixes", "256 unanchored")]
+    assert sorted(data["gets"]) == sorted(names) and set(names) <= set(rows(report))
+    for (run,) in data["gets"].values():
+        is_measured(run, "rps", "cpu_us", "user_us", "p50_us", "p99_us")
+        assert run["rps"] > 0
+
+
+def test_patterns_measures_the_sweep(other, tools):
+    data, report = other("patterns", "--only", "sweep", "--entries", 2000, "--duration", 0.1, "--rate", 200, "--load", tools / "load")
+    (run,) = data["sweep"]
+    assert run["none"]["removed"] == 0 and run["all"]["removed"] == 2000
+    for one in run.values():
+        is_measured(one, "seconds", "removed", "quiet", "beside")
+        assert one["seconds"] > 0 and set(one["quiet"]) == set(one["beside"]) == {"p50_us", "p99_us", "p99.9_us", "rps"}
+    assert rows(report)["removed"] == ["0 (0–0)", "2,000 (2,000–2,000)"]
+
+
+def test_loads_measures_and_reports(other):
+    data, report = other("loads", "--rows", 1000, "--duration", 0.1, "--only", "multi", "--only", "single")
+    assert len(data["multi"]) == 6 and len(data["single"]) == 2 and "herd" not in data
+    for contest in (data["multi"], data["single"]):
+        assert set(contest) <= set(rows(report))
+        for (run,) in contest.values():
+            is_measured(run, "keys", "errors", "keys_per_s", "keys_per_select", "p50_ms", "p99_ms", "cores", "others")
+            assert run["keys"] > 0 and run["selects"] > 0 and set(run["cores"]) == {"mariadb", "sidecar", "nodes", "clients"}
+
+
+@pytest.mark.parametrize("name", ["bus", "patterns", "loads"])
+def test_a_sidecar_that_does_not_start_is_told(name, tools, tmp_path):
+    more = {"patterns": ["--load", str(tools / "load")], "loads": ["--rows", "100"]}.get(name, [])
+    done = subprocess.run([HERE / "run", name, "--rounds", "1", "--outrigger", "/bin/false", "--json", tmp_path / "data.json", *more], capture_output=True,
+                          text=True, timeout=300, check=False)
+    assert done.returncode == 1 and f"{name}: " in done.stderr and "Traceback" not in done.stderr, done.stderr
+    assert not (tmp_path / "data.json").exists()

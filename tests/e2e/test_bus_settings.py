@@ -9,7 +9,7 @@ import raw_nats
 from local.memcached import Memcached
 from local.nats import Nats
 from local.outrigger import Outrigger
-from support import Wire, log_of, until
+from support import DEADLINE, Wire, log_of, until
 
 # The operator may do everything; sidecars may neither create nor change anything of a stream INVAL_… or its consumers.
 FIXED = """
@@ -156,3 +156,15 @@ def test_an_account_that_may_not_ask(server, sidecar):
     make_stream(nats)
     says(sidecar("east", nats), "stream INVAL_east is not known: JetStream does not answer to STREAM.INFO; perhaps this account may not ask for it")
     says(sidecar("west", nats), "JetStream does not answer to CONSUMER.INFO; perhaps this account may not ask for it")
+
+
+def test_waiting_with_an_account_that_may_not_ask(server, sidecar):
+    """Who has applied an invalidation is not known then, and the answer says why."""
+    nats = server(["$JS.API.CONSUMER.INFO.INVAL_east.>"])
+    make_stream(nats)
+    east = sidecar("east", nats)
+    east.wait()
+    status, text = east.http("POST", "/invalidate?wait=regions&timeout=3s", timeout=DEADLINE, body={"keys": ["k"]})
+    (west,) = json.loads(text)["regions"]
+    assert status == 504 and west["region"] == "west" and west["reason"] == "no_answer"
+    assert "JetStream does not answer to CONSUMER.INFO; perhaps this account may not ask for it" in west["message"]

@@ -144,13 +144,13 @@ def test_top_ends_at_q(program, west):
 def test_usage(ctl):
     status, out, _ = ctl("--help")
     assert status == DONE
-    commands = re.findall(rb"^  ([a-z]+) ", out, re.M)
-    assert {b"get", b"set", b"del", b"route", b"regions", b"stats", b"top", b"config", b"rules", b"invalidate"} <= set(commands)
+    commands = re.findall(rb"^  ([a-z][a-z-]+) ", out, re.M)
+    assert {b"get", b"set", b"del", b"route", b"regions", b"stats", b"top", b"config", b"rules", b"invalidate", b"bench-lag"} <= set(commands)
     for command in commands:
         status, out, _ = ctl(command.decode(), "--help")
         assert status == DONE and out.startswith(b"usage: outriggerctl " + command)
     for words in ((), ("nonsense",), ("get",), ("get", "a", "b"), ("get", "--ttl", "5", "a"), ("--nonsense", "get", "a"), ("route", "--wait", "a"),
-                  ("top", "--interval", "0"), ("--timeout", "x", "regions"), ("invalidate",), ("--address", "h:p:q", "regions"),
+                  ("top", "--interval", "0"), ("top", "--interval", "5w"), ("--timeout", "2h", "regions"), ("bench-lag", "--count", "0"), ("bench-lag", "x"), ("get", "--wait", "a"), ("--timeout", "x", "regions"), ("invalidate",), ("--address", "h:p:q", "regions"),
                   ("--token-file", "/nowhere/token", "regions"),
                   ("--address", "unix:/" + "x" * 200, "regions")):
         status, out, err = ctl(*words)
@@ -245,12 +245,88 @@ def test_invalidate_as_asked(ctl):
 def test_invalidate_waits_for_the_sweep(ctl):
     ours, other = {"pattern": "user:*", "version": "1"}, {"pattern": "else*", "version": "2"}
     with server([(200, {}), (200, {"rules": [ours, other]}), (200, {"rules": [other]})]) as (address, asked):
-        status, _, err = ctl("invalidate", "--pattern=user:*", "--wait", address=address)
+        status, _, err = ctl("invalidate", "--pattern=user:*", "--wait-sweep", address=address)
     assert status == DONE and [path for _, path, _ in asked] == ["/invalidate", "/rules", "/rules"]
     assert "1 of 1 patterns still being swept" in err and "0 of 1" in err
     with server([(200, {}), (404, {"error": {"code": "not_found", "message": "no"}})]) as (address, _):
-        status, _, err = ctl("invalidate", "--pattern=user:*", "--wait", address=address)
+        status, _, err = ctl("invalidate", "--pattern=user:*", "--wait-sweep", address=address)
     assert status == DONE and "does not say" in err
+
+
+APPLIED = {"region": "x", "is_applied": True, "ms": 3.5}
+WAITING = {"region": "y", "is_applied": False, "reason": "backlog", "message": "not \u001byet", "backlog": 1}
+TIMEOUT = {"code": "regions_timeout", "message": "in time by: y"}
+
+
+def answered(position, *regions, error=None, **more):
+    body = {"position": position, "regions": list(regions), **({"error": error} if error else {}), **more}
+    return (504 if error else 200), body
+
+
+def test_invalidate_waits_for_regions(ctl):
+    """It goes on where the first answer ended, and a region that has it keeps its time."""
+    first = answered("7@then:x", APPLIED, WAITING, error=TIMEOUT, failed=0, results=[{"key": "a", "result": "deleted"}])
+    last = answered("7@then:x", {**APPLIED, "ms": 0.1}, {"region": "y", "is_applied": True, "ms": 1.0})
+    with server([first, last]) as (address, asked):
+        status, out, err = ctl("invalidate", "a", "--wait", "--timeout", "20", address=address)
+    assert (status, err) == (DONE, "") and out.splitlines()[:2] == [b"a: deleted", b"region x: applied after 3.5 ms"]
+    assert re.fullmatch(rb"region y: applied after [\d.]+ ms", out.splitlines()[2])
+    (_, path, body), (method, then, _) = asked
+    assert path == "/invalidate?wait=regions&timeout=20000ms" and json.loads(body) == {"keys": ["a"], "patterns": []}
+    assert method == "GET" and re.fullmatch(r"/applied\?position=7%40then%3[Aa]x&timeout=1\d{4}ms", then)
+
+
+def test_progress_is_shown_on_a_terminal(program):
+    """Which region is missing, in a line that is cleared at the end."""
+    first = answered(None, APPLIED, WAITING, error=TIMEOUT, failed=0, results=[{"pattern": "p*", "version": "1"}])
+    second = answered("8@then", APPLIED, WAITING, error=TIMEOUT)
+    with server([first, second, answered("8@then", APPLIED, {**APPLIED, "region": "y"})]) as (address, asked):
+        master, slave = pty.openpty()
+        try:
+            done = subprocess.run([program, "--address", address, "invalidate", "--pattern", "p*", "--wait"], stdout=subprocess.PIPE, stderr=slave, check=False,
+                                  timeout=DEADLINE)
+            shown = os.read(master, 65536)
+        finally:
+            os.close(master)
+            os.close(slave)
+    assert done.returncode == DONE and [path for _, path, _ in asked] == [
+        "/invalidate?wait=regions&timeout=500ms", "/applied?timeout=500ms", "/applied?position=8%40then&timeout=500ms"]
+    assert shown.count(b"waiting for y (backlog), ") == 2 and b"x (" not in shown and shown.endswith(b"\r\x1b[K")
+
+
+def test_regions_that_do_not_follow(ctl):
+    late = answered("7@then", APPLIED, WAITING, error={"code": "regions_unknown", "message": "can not be known"}, failed=0, results=[])
+    for words in ((), ("--json",)):
+        with server([late]) as (address, asked):
+            status, out, err = ctl("invalidate", "a", "--wait", *words, address=address)
+        assert status == FAILED and len(asked) == 1 and b"\x1b" not in out
+        assert json.loads(out)["regions"][1] == WAITING if words else b"region y: not applied: not \\x1byet" in out and "can not be known" in err
+    with server([(503, {"failed": 1, "results": [{"key": "a", "error": "SERVER_ERROR no"}]})]) as (address, asked):
+        status, out, err = ctl("invalidate", "a", "--wait", address=address)
+    assert status == FAILED and "503" in err and b"a: SERVER_ERROR no" in out and len(asked) == 1
+    with server([(200, {"failed": 0, "results": []})]) as (address, _):  # one that knows nothing of it
+        status, _, err = ctl("invalidate", "a", "--wait", address=address)
+    assert status == FAILED and "does not say which regions" in err
+    with server([(200, {"failed": 0, "results": [], "regions": [], "position": None})]) as (address, _):  # alone
+        assert ctl("invalidate", "a", "--wait", address=address)[0] == DONE
+
+
+def test_bench_lag_as_answered(ctl):
+    times = [5.0, 1.0, 3.0, 2.0]
+    answers = [answered("1@t", {**APPLIED, "ms": ms}, {**APPLIED, "region": "y", "ms": 2.5}, failed=0, results=[]) for ms in times]
+    with server(answers) as (address, asked):
+        status, out, err = ctl("bench-lag", "--count", "4", "--interval", "1ms", address=address)
+    assert (status, err) == (DONE, "")
+    assert [line.split() for line in out.decode().splitlines()] == [
+        ["region", "count", "p50_ms", "p99_ms", "max_ms"], ["x", "4", "2", "5", "5"], ["y", "4", "2.5", "2.5", "2.5"], ["(all)", "4", "2.5", "5", "5"]]
+    keys = [json.loads(body)["keys"] for _, _, body in asked]
+    assert len({key for key, in keys}) == 4 and all(re.fullmatch(r"outrigger-bench-lag:\d+:\d", key) for key, in keys)
+    with server([answers[0], answered("2@t", APPLIED, WAITING, error=TIMEOUT)]) as (address, _):
+        status, out, err = ctl("bench-lag", "--count", "4", "--json", address=address)
+    assert status == FAILED and json.loads(out)["count"] == 1 and "in time by: y" in err
+    with server([answered(None)]) as (address, _):
+        status, out, err = ctl("bench-lag", address=address)
+    assert (status, out) == (FAILED, b"") and "no other regions" in err
 
 
 def test_rules(ctl):
@@ -310,7 +386,7 @@ def test_completion_knows_the_commands(ctl, directory):
         from support import ROOT
         done = subprocess.run(["bash", "-c", script.format(word, at)], cwd=ROOT, stdout=subprocess.PIPE, text=True, check=True)
         return set(done.stdout.split())
-    listed = {c.decode() for c in re.findall(rb"^  ([a-z]+) ", ctl("--help")[1], re.M)}
+    listed = {c.decode() for c in re.findall(rb"^  ([a-z][a-z-]+) ", ctl("--help")[1], re.M)}
     assert {w for w in offered("", 1) if not w.startswith("-")} == listed
     for command in listed:
         taken = set(re.findall(r"^  (--[a-z-]+)", ctl(command, "--help")[1].decode(), re.M))

@@ -1,6 +1,9 @@
 """Five regions with a NATS each, 40 ms apart: links between them are cut, NATS servers killed, with their store and without. What was
 acknowledged is applied in every other region: the keys are gone there, and the sidecars have counted at least as many events."""
 
+import json
+from urllib.parse import quote
+
 import pytest
 
 from local.cluster import Cluster
@@ -145,6 +148,27 @@ def test_a_region_is_cut_off(wan, cluster):
     keys.still("south", *others("south"))
     wan.heal_all()
     keys.everywhere()
+
+
+def test_waiting_for_a_region_that_is_cut_off(wan, cluster):
+    """The answer names it, and it alone; once the link is there again, the same wait ends well. Nobody is said to have it sooner than the network can carry it."""
+    keys = Keys(cluster, "waited", 1)
+    sidecar = cluster["east"].outrigger
+    wan.cut("east", "south")
+
+    def ask(method: str, path: str, body: object = None) -> "tuple[int, dict]":
+        status, text = sidecar.http(method, path, timeout=60.0, body=body)
+        return status, json.loads(text)
+    status, answer = ask("POST", "/invalidate?wait=regions&timeout=1s", {"keys": keys.of["east"]})
+    regions = {region["region"]: region for region in answer["regions"]}
+    assert status == 504 and [name for name, region in regions.items() if not region["is_applied"]] == ["south"]
+    assert all(regions[name]["ms"] >= ONE_WAY_MS for name in others("east", "south"))
+    wan.heal("east", "south")
+    status, answer = ask("GET", f"/applied?timeout=50s&position={quote(answer['position'])}")
+    assert status == 200
+    keys.acknowledged["east"] = 1
+    with Wire(cluster["south"].outrigger.socket) as wire:
+        assert wire.get(keys.of["east"][0]) is None
 
 
 # ---- NATS servers

@@ -767,6 +767,41 @@ START_TEST(test_invalidation)
 }
 END_TEST
 
+#define INVALIDATE_AND_WAIT                                                                                                          \
+    "POST /invalidate?wait=regions&timeout=5m HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Type: application/json\r\n" \
+    "Content-Length: 14\r\n\r\n{\"keys\":[\"k\"]}"
+
+/* Half of the asks at most wait for regions (here one of three), from their beginning; without other regions that is over when the rest is. */
+START_TEST(test_invalidation_that_waits)
+{
+    struct server s = {.address.port = free_port()};
+    struct worker w = {.config.region = NULL};
+    struct keeper keeper = {.errand = NULL};
+    ck_assert_int_eq(server_start_with(&s, keeper_init(&w, &keeper)), OK);
+    int fd = begin(&s, INVALIDATE_AND_WAIT);
+    struct errand *errand = take_errand(&keeper);
+    const char *refused = ask(&s, INVALIDATE_AND_WAIT);
+    assert_status(refused, "429");
+    assert_has(body_of(refused), "too_many_requests");
+    assert_status(ask(&s, "GET /applied HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"), "429");
+    int other = begin(&s, INVALIDATE_KEY);
+    struct errand *second = take_errand(&keeper);
+    second->status = errand->status = REPLY_DELETED;
+    second->on_done(second);
+    ck_assert(take_all(other, page, sizeof page));
+    ck_assert_str_eq(body_of(page), "{\"failed\":0,\"results\":[{\"key\":\"k\",\"result\":\"deleted\"}]}\n");
+    errand->on_done(errand);
+    ck_assert(take_all(fd, page, sizeof page));
+    assert_status(page, "200");
+    ck_assert_str_eq(body_of(page), "{\"failed\":0,\"results\":[{\"key\":\"k\",\"result\":\"deleted\"}],\"position\":null,\"regions\":[]}\n");
+    assert_status(ask(&s, "GET /applied HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"), "200");
+    close(other);
+    close(fd);
+    server_stop(&s);
+    mailbox_deinit(&w.loop.mailbox);
+}
+END_TEST
+
 static void *stop_admin(void *admin)
 {
     admin_stop(admin);
@@ -901,6 +936,7 @@ int main(void)
     tcase_add_test(tests, test_ask_deadline);
     tcase_add_test(tests, test_stop_while_asking);
     tcase_add_test(tests, test_invalidation);
+    tcase_add_test(tests, test_invalidation_that_waits);
     tcase_add_test(tests, test_stop_while_invalidating);
     tcase_add_test(tests, test_bad_questions);
     tcase_add_test(tests, test_busy_port);

@@ -101,8 +101,13 @@ START_TEST(the_tail_is_published_again)
     }
     ring_on_down(&ring);
     ring_on_up(&ring);
+    look("then", 5, T0);
+    ck_assert_uint_eq(ring.broken_us, 0);
     look("then", 3, T0 + S);
     ck_assert_uint_eq(ring.lost_count, 2);
+    ck_assert_uint_eq(ring.broken_us, T0 + S);
+    look("then", 3, T0 + 2 * S);
+    ck_assert_uint_eq(ring.broken_us, T0 + S);
     ring_step(&ring, T0 + S);
     ck_assert_uint_eq(fake->count, 2);
     ck_assert_str_eq(fake->sent[0].subject, "outrigger.inval.west.key");

@@ -170,6 +170,52 @@ START_TEST(what_is_owed_to_the_bus_is_replayed_until_it_has_it)
 }
 END_TEST
 
+START_TEST(marks_tell_when_the_stream_has_what_was_owed)
+{
+    ck_assert_uint_eq(spooler_mark(spooler), 0);
+    ck_assert(spooler_is_told(spooler, 0));
+    struct publication *node = take("b", SPOOL_OWED, DEBT_NODE);
+    struct publication *reserved = take("c", SPOOL_RESERVED, 0);
+    WAIT_FOR(done == 2);
+    ck_assert_uint_eq(spooler_mark(spooler), 0); /* the bus is owed nothing */
+    struct publication *first = take("d", SPOOL_OWED, DEBT_BUS);
+    WAIT_FOR(done == 3);
+    uint64_t mark = spooler_mark(spooler);
+    ck_assert_uint_gt(mark, 0);
+    ck_assert(!spooler_is_told(spooler, mark));
+    WAIT_FOR(replay != NULL);
+    struct publication *second = take("e", SPOOL_OWED, DEBTS);
+    WAIT_FOR(done == 4);
+    uint64_t later = spooler_mark(spooler);
+    ck_assert_uint_gt(later, mark);
+    struct replay *out = replay;
+    replay = NULL;
+    ck_assert_uint_eq(out->count, 1);
+    spooler_replayed(spooler, out);
+    WAIT_FOR(replay != NULL); /* the next */
+    ck_assert(spooler_is_told(spooler, mark));
+    ck_assert(!spooler_is_told(spooler, later));
+    reserved->kind = SPOOL_OWED; /* an older entry that is owed only now */
+    reserved->debts = DEBT_BUS;
+    spooler_take(spooler, reserved);
+    WAIT_FOR(done == 5);
+    ck_assert(!spooler_is_told(spooler, mark));
+    out = replay;
+    replay = NULL;
+    spooler_replayed(spooler, out);
+    WAIT_FOR(replay != NULL);
+    ck_assert(!spooler_is_told(spooler, mark));
+    spooler_replayed(spooler, replay);
+    replay = NULL;
+    WAIT_FOR(spooler_is_told(spooler, later));
+    ck_assert_uint_eq(spooler_mark(spooler), later);
+    free(node);
+    free(reserved);
+    free(first);
+    free(second);
+}
+END_TEST
+
 START_TEST(messages_that_were_sent_before_are_repeated_whole)
 {
     struct publication *all[6];
@@ -383,6 +429,7 @@ int main(void)
     tcase_set_timeout(t, 60);
     tcase_add_checked_fixture(t, setup, teardown);
     tcase_add_test(t, what_is_owed_to_the_bus_is_replayed_until_it_has_it);
+    tcase_add_test(t, marks_tell_when_the_stream_has_what_was_owed);
     tcase_add_test(t, messages_that_were_sent_before_are_repeated_whole);
     tcase_add_test(t, what_is_owed_to_a_node_is_tried_until_it_has_it);
     tcase_add_test(t, a_reservation_is_nobodys_business_until_it_is_one);

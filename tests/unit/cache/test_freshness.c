@@ -60,6 +60,18 @@ START_TEST(a_rule_hides_what_is_older)
 }
 END_TEST
 
+START_TEST(a_lock_is_a_tombstone_from_the_future)
+{
+    ck_assert(freshness_is_lock(AT(2001), 1000, 500));
+    ck_assert(!freshness_is_lock(AT(2000), 1000, 500)); /* a rule of a clock that is ahead may be so far ahead */
+    ck_assert(!freshness_is_lock(AT(900), 1000, 500));
+    ck_assert_uint_eq(freshness_lock_ttl_s(AT(11000), 1000, 500), 12); /* 11 s, and memcached may count one of them at once */
+    ck_assert_uint_eq(freshness_lock_ttl_s(AT(11001), 1000, 500), 13);
+    ck_assert_uint_eq(freshness_lock_ttl_s(AT(1), 10000, 500), 1);
+    ck_assert(freshness_is_hidden(AT(900), freshness_rule(AT(1000), 500)) && !freshness_is_hidden(AT(2001), freshness_rule(AT(1500), 500))); /* no rule hides one that lives */
+}
+END_TEST
+
 int main(void)
 {
     Suite *suite = suite_create("freshness");
@@ -71,6 +83,7 @@ int main(void)
     tcase_add_test(tc, a_tombstone_is_strictly_newer_than_what_was_there);
     tcase_add_test(tc, an_entry_stays_until_nothing_older_than_what_it_covers_can_be_loaded);
     tcase_add_test(tc, a_rule_hides_what_is_older);
+    tcase_add_test(tc, a_lock_is_a_tombstone_from_the_future);
     suite_add_tcase(suite, tc);
     return check_main(suite);
 }

@@ -76,14 +76,14 @@ static void post_letter(const struct sidecar *from, const struct outgoing *m)
 {
     uint64_t delay_us = region.delay_us != NULL ? region.delay_us(&region) : 0;
     uint32_t i = 0;
+    if (from->is_cut || delay_us == UINT64_MAX) {
+        return;
+    }
     while (i < LETTERS && region.letters[i].is_used) {
         i++;
     }
     ck_assert_uint_lt(i, LETTERS);
     ck_assert_uint_le(m->data.len, MESSAGE_MAX);
-    if (from->is_cut || delay_us == UINT64_MAX) {
-        return;
-    }
     struct letter *l = &region.letters[i];
     *l = (struct letter){.is_used = true, .due_us = region.now + delay_us, .from = from->index, .len = m->data.len};
     snprintf(l->subject, sizeof l->subject, "%s", m->subject);

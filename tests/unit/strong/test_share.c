@@ -21,7 +21,7 @@ static void hold(uint32_t i, enum strong_mode mode, uint64_t left_us)
 {
     struct sidecar *s = &region.sidecars[i];
     uint64_t taken_over_us = s->lease.is_holder ? s->lease.taken_over_us : time_of(s).us - 10 * LEASE;
-    s->lease = (struct share_lease){true, mode, time_of(s).us + left_us, 4, taken_over_us};
+    s->lease = (struct share_lease){true, mode, time_of(s).us + left_us, time_of(s).us, 4, taken_over_us};
     share_set_holder(&s->share, &s->lease, time_of(s));
 }
 
@@ -182,6 +182,90 @@ START_TEST(what_is_not_known_is_nobodys_digest)
     region_run(100 * MS);
     ck_assert_uint_gt(region.sidecars[1].asked, 0);
     ck_assert(!is_serving(&region.sidecars[1])); /* the holder's is not known */
+    struct message m = {.kind = MESSAGE_ASK, .sidecar = 999, .voters = 7, .ring = 8, .digest = 0, .wall_ms = time_of(&region.sidecars[0]).wall_ms};
+    share_on_ask(&region.sidecars[0].share, &m, "_INBOX.x.a.1", time_of(&region.sidecars[0]));
+    ck_assert_uint_eq(region.sidecars[0].share.grant_count, 0);
+}
+END_TEST
+
+static struct message answer_of(const struct sidecar *s, uint64_t digest, uint64_t left_us)
+{
+    return (struct message){.kind = MESSAGE_ANSWER, .mode = STRONG_READY, .sidecar = 100, .voters = 7, .ring = 8, .number = 4,
+                            .digest = digest, .left_us = left_us, .wall_ms = time_of(s).wall_ms};
+}
+
+static void answer(struct sidecar *s, uint64_t number, const struct message *m)
+{
+    char bytes[MESSAGE_MAX];
+    struct incoming incoming = {.subject = "", .reply = "", .description = "", .data = span_of(bytes, message_write(m, bytes))};
+    share_on_answer(&s->share, number, &incoming, time_of(s));
+}
+
+/* It has heard a beacon, and asked. */
+static struct sidecar *asking(void)
+{
+    struct sidecar *s = &region.sidecars[1];
+    struct message m = {.kind = MESSAGE_BEACON, .mode = STRONG_READY, .sidecar = 100, .voters = 7, .ring = 8, .digest = digest_of(0), .number = 4,
+                        .inbox = SPAN_LIT("_INBOX.x")};
+    set_rules(1, 0);
+    share_on_beacon(&s->share, &m, time_of(s));
+    share_step(&s->share, time_of(s));
+    ck_assert_uint_eq(s->share.asking.number, 1);
+    return s;
+}
+
+START_TEST(nobody_has_more_than_a_lease)
+{
+    struct sidecar *s = asking();
+    struct message m = answer_of(s, digest_of(0), UINT64_MAX);
+    uint64_t until = time_of(s).us + LEASE;
+    region.now += 20 * MS;
+    answer(s, 1, &m);
+    ck_assert_uint_eq(s->share.serve_until_us, until);
+}
+END_TEST
+
+START_TEST(answers_that_are_of_no_use)
+{
+    struct sidecar *s = asking();
+    struct message good = answer_of(s, digest_of(0), LEASE), bad = good;
+    answer(s, 2, &good); /* to what was not asked */
+    ck_assert(!is_locking(s));
+    struct incoming junk = {.subject = "", .reply = "", .description = "", .data = SPAN_LIT("junk")};
+    share_on_answer(&s->share, 1, &junk, time_of(s));
+    for (int i = 0; i < 6; i++) {
+        region.now += LEASE;
+        share_step(&s->share, time_of(s));
+        bad = good = answer_of(s, digest_of(0), LEASE);
+        switch (i) {
+        case 0: bad.number = 6; break; /* of another lease than the beacon told of; asked anew */
+        case 1: bad.number = 4; break;
+        case 2: bad.mode = 77; break;
+        case 3: bad.kind = MESSAGE_ASK; break;
+        case 4: bad.status = MESSAGE_NODE; break;
+        default: bad.left_us = 0;
+        }
+        ck_assert_uint_ne(s->share.asking.number, 0);
+        answer(s, s->share.asking.number, &bad);
+        ck_assert_msg(!is_locking(s) && !is_serving(s), "%d", i);
+    }
+    region.now += LEASE;
+    share_step(&s->share, time_of(s));
+    good = answer_of(s, digest_of(0), LEASE);
+    answer(s, s->share.asking.number, &good);
+    ck_assert(is_serving(s));
+    region.now += LEASE / 3;
+    share_step(&s->share, time_of(s));
+    good = answer_of(s, digest_of(0), LEASE);
+    good.number = 6; /* the first that is heard of the next lease */
+    good.mode = STRONG_WAITING;
+    answer(s, s->share.asking.number, &good);
+    region.now += LEASE / 10;
+    share_step(&s->share, time_of(s));
+    good.wall_ms = time_of(s).wall_ms;
+    answer(s, s->share.asking.number, &good);
+    ck_assert_uint_eq(s->share.number, 6);
+    ck_assert(!is_serving(s) && is_locking(s)); /* what was given of the one before is over */
 }
 END_TEST
 
@@ -197,14 +281,12 @@ START_TEST(an_answer_is_for_the_digest_of_its_question)
     region_run(50 * MS);
     ck_assert_uint_ne(s->share.asking.number, 0);
     uint64_t number = s->share.asking.number;
-    struct message answer = {.kind = MESSAGE_ANSWER, .mode = STRONG_READY, .sidecar = 100, .voters = 7, .ring = 8, .number = 4,
-                             .digest = digest_of(1), .left_us = LEASE, .wall_ms = time_of(s).wall_ms};
-    char bytes[MESSAGE_MAX];
-    struct incoming incoming = {.subject = "", .reply = "", .description = "", .data = span_of(bytes, message_write(&answer, bytes))};
-    share_on_answer(&s->share, number, &incoming, time_of(s)); /* for another digest */
+    struct message m = answer_of(s, digest_of(1), LEASE);
+    answer(s, number, &m); /* for another digest */
     ck_assert(!is_serving(s));
-    share_on_answer(&s->share, number, &incoming, time_of(s)); /* twice */
-    share_on_answer(&s->share, 0, &incoming, time_of(s));
+    m.digest = digest_of(0);
+    answer(s, number, &m); /* twice: the first one counts */
+    answer(s, 0, &m);
     ck_assert(!is_serving(s));
     region_run(500 * MS);
     ck_assert(is_serving(s));
@@ -357,6 +439,7 @@ START_TEST(so_many_may_have_one)
     struct sidecar *s = &region.sidecars[0];
     set_rules(0, 0);
     hold(0, STRONG_READY, LEASE);
+    s->is_cut = true; /* nobody wants its answers */
     struct message m = {.kind = MESSAGE_ASK, .voters = 7, .ring = 8, .digest = digest_of(0), .wall_ms = time_of(s).wall_ms};
     for (m.sidecar = 1000; m.sidecar < 1000 + SHARE_GRANTS_MAX + 10; m.sidecar++) {
         share_on_ask(&s->share, &m, "_INBOX.x.a.1", time_of(s));
@@ -429,7 +512,7 @@ START_TEST(after_a_take_over_unknown_shares_have_to_run_out)
 {
     struct sidecar *s = &region.sidecars[0];
     set_rules(0, 1);
-    s->lease = (struct share_lease){true, STRONG_READY, time_of(s).us + LEASE, 4, time_of(s).us};
+    s->lease = (struct share_lease){true, STRONG_READY, time_of(s).us + LEASE, time_of(s).us, 4, time_of(s).us};
     share_set_holder(&s->share, &s->lease, time_of(s));
     region.now += 10 * MS;
     confirm(1, 2 * LEASE);
@@ -482,7 +565,7 @@ START_TEST(so_many_confirmations_at_a_time)
     for (uint32_t i = 1; i < SIDECARS; i++) {
         set_rules(i, 1);
     }
-    hold(0, STRONG_READY, LEASE + 10 * MS);
+    hold(0, STRONG_READY, LEASE);
     region_run(200 * MS);
     ck_assert_uint_eq(done, SHARE_CONFIRMATIONS_MAX + 1);
     ck_assert_int_eq(many[0].err, OK);
@@ -507,6 +590,8 @@ int main(void)
     tcase_add_test(tc, while_it_waits_there_are_locks_only);
     tcase_add_test(tc, a_share_is_of_one_digest);
     tcase_add_test(tc, what_is_not_known_is_nobodys_digest);
+    tcase_add_test(tc, nobody_has_more_than_a_lease);
+    tcase_add_test(tc, answers_that_are_of_no_use);
     tcase_add_test(tc, an_answer_is_for_the_digest_of_its_question);
     tcase_add_test(tc, who_is_different_gets_nothing);
     tcase_add_test(tc, clocks_that_differ);

@@ -38,6 +38,7 @@ struct owner {
     uint64_t until_pause; /* or its end */
     bool is_holder;
     uint64_t valid_until;
+    uint64_t proven;
     uint64_t taken_over;
     uint64_t ready_at;
     uint64_t caught_up; /* rules that will be in force by then */
@@ -167,6 +168,7 @@ static void hear(uint32_t i)
         return;
     }
     o->valid_until = MAX(o->valid_until, r.begun + LEASE);
+    o->proven = MAX(o->proven, r.begun);
     if (r.is_take_over) {
         taken_count++;
         o->is_holder = true;
@@ -187,6 +189,7 @@ static void tell_share(uint32_t i)
     struct share_lease lease = {.is_holder = o->is_holder,
                                 .mode = is_ready ? STRONG_READY : STRONG_WAITING,
                                 .valid_until_us = o->valid_until != 0 ? o->valid_until + s->mono_offset_us : 0,
+                                .proven_us = o->proven + s->mono_offset_us,
                                 .number = 4,
                                 .taken_over_us = missing == GUARD_UNKNOWN ? 0 : o->taken_over + s->mono_offset_us};
     share_set_holder(&s->share, &lease, time_of(s));
