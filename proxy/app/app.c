@@ -350,6 +350,33 @@ static bool needs_writer(const struct config *config)
     return false;
 }
 
+static enum err start_database(struct app *app)
+{
+    const struct config *config = app->config;
+    struct metrics *metrics = metric_registry_metrics(app->registry);
+    enum err err = OK;
+    if (config->database != NULL) {
+        err = loader_create(config, app->log, metrics, &app->loader);
+        if (err != OK) {
+            log_error(app->log, "can not start the database threads: %s", err_text(err));
+            return err;
+        }
+        err = schema_watch_start(config, &store_mysql, app->log, &app->schema);
+        if (err != OK) {
+            log_error(app->log, "can not start the check of the database's tables: %s", err_text(err));
+            return err;
+        }
+    }
+    if (needs_writer(config)) {
+        err = writer_create(config, app->log, metrics, &app->writer);
+        if (err != OK) {
+            log_error(app->log, "can not start the threads that write to the database: %s", err_text(err));
+            return err;
+        }
+    }
+    return OK;
+}
+
 static enum err start(struct app *app)
 {
     const struct config *config = app->config;
@@ -376,24 +403,9 @@ static enum err start(struct app *app)
     if (err != OK) {
         return err;
     }
-    if (config->database != NULL) {
-        err = loader_create(config, app->log, metrics, &app->loader);
-        if (err != OK) {
-            log_error(app->log, "can not start the database threads: %s", err_text(err));
-            return err;
-        }
-        err = schema_watch_start(config, &store_mysql, app->log, &app->schema);
-        if (err != OK) {
-            log_error(app->log, "can not start the check of the database's tables: %s", err_text(err));
-            return err;
-        }
-    }
-    if (needs_writer(config)) {
-        err = writer_create(config, app->log, metrics, &app->writer);
-        if (err != OK) {
-            log_error(app->log, "can not start the threads that write to the database: %s", err_text(err));
-            return err;
-        }
+    err = start_database(app);
+    if (err != OK) {
+        return err;
     }
     if (config->bus != NULL) {
         struct bus_sink sink = {.apply = apply, .ctx = app, .on_rule = on_rule, .on_rules = on_rules};

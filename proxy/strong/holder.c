@@ -124,6 +124,7 @@ static void on_majority(struct holder *h, uint64_t now_us)
     uint64_t from_us = guard_is_on(h->context.config, GUARD_STRONG_FROM_SENDING) ? h->round_us : now_us;
     h->is_majority = true;
     h->valid_until_us = MAX(h->valid_until_us, from_us + h->lease_us);
+    h->proven_us = h->round_us;
     if (h->taken_over_us == 0) {
         h->taken_over_us = now_us;
     }
@@ -290,6 +291,13 @@ uint64_t holder_step(struct holder *h, uint64_t now_us)
     }
     bool is_rule_next = h->mode == STRONG_WAITING && !h->is_ready && !h->is_rule_asked;
     return is_rule_next ? MIN(h->due_us, MAX(h->ready_from_us, h->rule_due_us)) : h->due_us;
+}
+
+void holder_renew(struct holder *h, uint64_t from_us, uint64_t now_us)
+{
+    if (h->phase == HOLDER_ROUNDS && h->is_majority && h->round_us < from_us) { /* the round under way comes to its end first */
+        h->due_us = MIN(h->due_us, now_us);
+    }
 }
 
 bool holder_is_ready(const struct holder *h, uint64_t now_us)

@@ -53,6 +53,7 @@ struct holder {
     enum strong_mode mode;
     uint64_t number;         /* of the record we hold or are taking; 0: not known yet */
     uint64_t valid_until_us; /* clock_mono_us(); 0: no lease. Only with `mode` READY is there more to give than locks; with OUT it only runs out */
+    uint64_t proven_us;      /* when the last round began that a majority has answered */
     uint64_t taken_over_us;  /* since when a majority has our name under this number; 0: it does not */
 
     enum holder_phase phase;
@@ -82,6 +83,9 @@ void holder_set_elected(struct holder *holder, bool is_elected, uint64_t now_us)
 void holder_rule_done(struct holder *holder, enum err err, uint64_t now_us);
 /* Does what is due; returns when to call again. Before the votes' steps. */
 uint64_t holder_step(struct holder *holder, uint64_t now_us);
+
+/* A round that begins at or after this is wanted: at once, if there can be one. */
+void holder_renew(struct holder *holder, uint64_t from_us, uint64_t now_us);
 
 /* Whether what the holder knows may be granted: READY, and its lease not run out. */
 bool holder_is_ready(const struct holder *holder, uint64_t now_us);

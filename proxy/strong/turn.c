@@ -194,6 +194,7 @@ static void tell_share(struct strong *strong, uint64_t now_us)
         .is_holder = holder->mode >= STRONG_WAITING && holder->taken_over_us != 0,
         .mode = holder->mode,
         .valid_until_us = holder->valid_until_us,
+        .proven_us = holder->proven_us,
         .number = holder->number,
         .taken_over_us = holder->taken_over_us,
     };
@@ -241,6 +242,9 @@ static uint64_t step(struct strong *strong)
     }
     uint64_t next_us = election_step(&strong->election, now_us);
     holder_set_elected(&strong->holder, election_is_won(&strong->election), now_us);
+    if (share_renew_from_us(&strong->share) != 0) {
+        holder_renew(&strong->holder, share_renew_from_us(&strong->share), now_us);
+    }
     next_us = earlier(next_us, holder_step(&strong->holder, now_us));
     catch_up(strong);
     tell_share(strong, now_us);
@@ -248,10 +252,10 @@ static uint64_t step(struct strong *strong)
         next_us = earlier(next_us, suspension_step(&strong->voters[i].suspension, now_us));
     }
     next_us = earlier(next_us, preparer_step(&strong->preparer, now_us));
-    next_us = earlier(next_us, share_step(&strong->share, share_now(strong, now_us)));
     for (uint32_t i = 0; i < strong->voter_count; i++) {
         next_us = earlier(next_us, vote_step(&strong->voters[i].vote, now_us));
     }
+    next_us = earlier(next_us, share_step(&strong->share, share_now(strong, now_us)));
     tell_share(strong, now_us);
     update_status(strong, now_us);
     return next_us;
