@@ -68,7 +68,7 @@ static void mischief(struct sim *sim)
     } else if (dice < 47) {
         sim_break_voter(sim, place, sim_random(sim, 2 * S), false);
     } else if (dice < 52) {
-        sim_break_voter(sim, place, sim_random(sim, S), true);
+        sim_break_voter(sim, place, sim_random(sim, S), sim_may_lose(sim, place));
     } else if (dice < 60) {
         change_holder(sim, (uint32_t)sim_random(sim, HOLDERS));
     } else if (dice < 63) {
@@ -104,7 +104,7 @@ static void calm_down(struct sim *sim)
             s->lines[k].cut_until_us = 0;
         }
     }
-    run(sim, 2 * S); /* what is under way still */
+    run(sim, 6 * S); /* what is under way still */
     for (uint32_t i = 0; i < HOLDERS; i++) {
         sim_elect(sim, i, i == 1, 10 * MS);
     }
@@ -142,7 +142,7 @@ static bool live(uint64_t seed, uint32_t broken_guard, bool is_traced)
     change_holder(sim, 0);
     run(sim, seed % 3 == 0 ? 100 * MS : 3 * S + WINDOW);
     for (uint64_t until_us = sim->now_us + CHAOS; sim->now_us < until_us && sim->violation[0] == '\0';) {
-        run(sim, sim_random(sim, 150 * MS));
+        run(sim, sim_random(sim, seed % 2 == 0 ? 200 * MS : S)); /* a storm, or weather */
         mischief(sim);
     }
     calm_down(sim);
