@@ -206,6 +206,7 @@ static void on_found(struct holder *h, struct holder_vote *at, uint64_t now_us)
         /* Perhaps that of our predecessor, at a voter that lags behind; perhaps of a successor who has a majority without us noticing: going over it is a take-over. */
         h->taken_over_us = 0;
         go_on(h, at, now_us);
+        changed(h);
     }
 }
 

@@ -136,6 +136,18 @@ static void begin_held(void)
     ck_assert(holder_is_ready(h, w.now_us));
 }
 
+/* The same, while one voter does not answer. */
+static void begin_held_at_two(void)
+{
+    w.is_mute[2] = false;
+    up();
+    w.is_mute[2] = true;
+    hold(2, true, RING, 55);
+    holder_set_elected(h, true, w.now_us);
+    run(100 * MS);
+    ck_assert(holder_is_ready(h, w.now_us));
+}
+
 START_TEST(the_first_time)
 {
     up();
@@ -269,6 +281,24 @@ START_TEST(two_are_elected)
 }
 END_TEST
 
+/* The voter was away when we took over; or another has taken over since, and went there first. Either way going over its name is a take-over. */
+START_TEST(another_name_at_a_voter_that_was_away)
+{
+    begin_held_at_two();
+    uint64_t taken_over_us = h->taken_over_us;
+    run(LEASE);
+    ck_assert_uint_eq(h->taken_over_us, taken_over_us);
+    w.is_mute[2] = false;
+    run(LEASE);
+    ck_assert(holder_is_ready(h, w.now_us));
+    ck_assert_uint_gt(h->taken_over_us, taken_over_us);
+    ck_assert_uint_eq(world_record(&w, 2, "west").holder, 100);
+    taken_over_us = h->taken_over_us;
+    run(LEASE);
+    ck_assert_uint_eq(h->taken_over_us, taken_over_us);
+}
+END_TEST
+
 /* What is taken over is what has come to serve, with the same pool. */
 START_TEST(what_is_no_take_over)
 {
@@ -398,6 +428,7 @@ int main(void)
     tcase_add_test(tc, it_was_suspended);
     tcase_add_test(tc, a_take_over);
     tcase_add_test(tc, two_are_elected);
+    tcase_add_test(tc, another_name_at_a_voter_that_was_away);
     tcase_add_test(tc, what_is_no_take_over);
     tcase_add_test(tc, another_goes_for_the_same_number);
     tcase_add_test(tc, a_voter_lost_its_data);
