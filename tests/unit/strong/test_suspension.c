@@ -204,26 +204,62 @@ START_TEST(it_says_that_it_is_back)
 }
 END_TEST
 
+/* One voter's answers only. */
+static void talk_to(uint32_t voter)
+{
+    for (uint32_t i = 0; i < VOTERS; i++) {
+        w.is_mute[i] = i != voter;
+        while (i == voter && w.fakes[i]->count > 0) {
+            struct sent sent = w.fakes[i]->sent[--w.fakes[i]->count];
+            char text[512];
+            struct incoming message = bucket_answer(&w.buckets[i], &sent, text, sizeof text);
+            vote_on_answer(&w.votes[i], fake_number(&sent), &message, w.now_us);
+            free(sent.data);
+        }
+    }
+}
+
 /* One of the two that count loses its data before the other has answered: the two have never had it at once. */
-START_TEST(a_voter_that_loses_it_does_not_count)
+static void lose_in_between(void)
 {
     world_up(&w);
     hold(2, 0, VOTERS);
-    w.is_mute[1] = w.is_mute[2] = true;
-    uint64_t start_us = w.now_us;
     begin(0, 20 * LEASE);
-    step();
+    suspension_step(&suspension, w.now_us);
+    talk_to(0);
     ck_assert_uint_eq(world_record(&w, 0, "east").number, 3);
     bucket_lose(&w.buckets[0]); /* and nobody here notices yet */
-    w.is_mute[0] = true;
-    w.is_mute[1] = false;
-    run_until(start_us + LEASE);
+    talk_to(1);
     ck_assert_uint_eq(world_record(&w, 1, "east").number, 3);
-    run_until(start_us + 2 * LEASE);
+    ck_assert_uint_eq(suspension.proven_us, w.now_us);
+}
+
+START_TEST(a_voter_that_loses_it_does_not_count)
+{
+    lose_in_between();
+    run_until(w.now_us + 3 * LEASE);
+    ck_assert_int_eq(waiting[0].err, ERR_COUNT);
     vote_on_up(&w.votes[0], w.now_us);
     w.is_mute[0] = false;
     uint64_t back_us = w.now_us;
     run_until(back_us + LEASE + WAIT - 50 * MS); /* blank, and then the wait of a majority that has it */
+    ck_assert_int_eq(waiting[0].err, ERR_COUNT);
+    run_until(back_us + LEASE + WAIT + LEASE);
+    ck_assert_int_eq(waiting[0].err, OK);
+}
+END_TEST
+
+/* … even if another has written the same there again. */
+START_TEST(a_voter_that_was_told_again)
+{
+    lose_in_between();
+    run_until(w.now_us + LEASE);
+    vote_on_up(&w.votes[0], w.now_us);
+    w.is_mute[0] = false;
+    world_talk(&w);
+    world_write(&w, 0, "east", (struct lease_record){.number = 3});
+    uint64_t back_us = w.now_us;
+    run_until(back_us + LEASE + WAIT - 50 * MS);
     ck_assert_int_eq(waiting[0].err, ERR_COUNT);
     run_until(back_us + LEASE + WAIT + LEASE);
     ck_assert_int_eq(waiting[0].err, OK);
@@ -278,6 +314,7 @@ int main(void)
     tcase_add_test(tc, a_region_that_comes_back_meanwhile);
     tcase_add_test(tc, it_says_that_it_is_back);
     tcase_add_test(tc, a_voter_that_loses_it_does_not_count);
+    tcase_add_test(tc, a_voter_that_was_told_again);
     tcase_add_test(tc, cancelled_and_stopped);
     tcase_add_test(tc, many_wait);
     suite_add_tcase(suite, tc);
