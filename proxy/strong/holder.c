@@ -124,7 +124,7 @@ static void on_majority(struct holder *h, uint64_t now_us)
     uint64_t from_us = guard_is_on(h->context.config, GUARD_STRONG_FROM_SENDING) ? h->round_us : now_us;
     h->is_majority = true;
     h->valid_until_us = MAX(h->valid_until_us, from_us + h->lease_us);
-    h->proven_us = h->round_us;
+    h->renewed_us = h->round_us;
     if (h->taken_over_us == 0) {
         h->taken_over_us = now_us;
     }
@@ -203,7 +203,10 @@ static void on_found(struct holder *h, struct holder_vote *at, uint64_t now_us)
     } else if (!h->is_ready) { /* two have gone for the same number: neither may count on what the other has waited */
         come_back(h, h->number, "another sidecar went for the same", now_us);
     } else {
+        /* Perhaps that of our predecessor, at a voter that lags behind; perhaps of a successor who has a majority without us noticing: going over it is a take-over. */
+        h->taken_over_us = 0;
         go_on(h, at, now_us);
+        changed(h);
     }
 }
 

@@ -194,7 +194,7 @@ static void tell_share(struct strong *strong, uint64_t now_us)
         .is_holder = holder->mode >= STRONG_WAITING && holder->taken_over_us != 0,
         .mode = holder->mode,
         .valid_until_us = holder->valid_until_us,
-        .proven_us = holder->proven_us,
+        .proven_us = holder->renewed_us,
         .number = holder->number,
         .taken_over_us = holder->taken_over_us,
     };
@@ -218,7 +218,7 @@ static void update_status(struct strong *strong, uint64_t now_us)
         snprintf(status->problem, sizeof status->problem, "%s", !v->is_up ? "not connected" : problem != NULL ? problem : "");
         if (is_region(v)) {
             status->is_heard = v->beacon_us != 0 && now_us < v->beacon_us + 1000ULL * strong->config->strong->lease_ms;
-            status->is_suspended = v->suspension.proven_us != 0;
+            status->is_suspended = suspension_is_in_force(&v->suspension);
             status->mode = status->is_heard ? (enum strong_mode)v->mode : STRONG_OUT;
             status->number = v->number;
         }
