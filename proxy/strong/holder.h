@@ -61,6 +61,7 @@ struct holder {
 
     enum holder_phase phase;
     bool is_waiting_for_pool;
+    uint32_t setbacks; /* how often it was suspended before it had come back */
     bool is_ready; /* as we write it */
     uint64_t ready_from_us; /* WAITING: not before that */
     bool is_rule_asked;

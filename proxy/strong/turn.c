@@ -187,6 +187,12 @@ static void catch_up(struct strong *strong)
     strong->sink.catch_up(strong->sink.ctx, &strong->catch_up);
 }
 
+/* Elected, and for certain: while the region's own NATS does not answer nobody can ask the region for a lock, and it must not go for a lease. */
+static bool is_holder(const struct strong *strong, uint64_t now_us)
+{
+    return election_is_won(&strong->election) && now_us < strong->election.until_us;
+}
+
 static void tell_share(struct strong *strong, uint64_t now_us)
 {
     const struct holder *holder = &strong->holder;
@@ -231,7 +237,7 @@ static void update_status(struct strong *strong, uint64_t now_us)
     }
     metrics_set(strong->metrics, METRIC_STRONG_SERVES, 0, now_us < strong->share.serve_until_us);
     metrics_set(strong->metrics, METRIC_STRONG_VOTES, 0, voters_usable(&strong->votes, now_us));
-    metrics_set(strong->metrics, METRIC_STRONG_IS_HOLDER, 0, election_is_won(&strong->election));
+    metrics_set(strong->metrics, METRIC_STRONG_IS_HOLDER, 0, is_holder(strong, now_us));
 }
 
 static uint64_t step(struct strong *strong)
@@ -241,7 +247,7 @@ static uint64_t step(struct strong *strong)
         share_on_digest(&strong->share, strong->sink.digest(strong->sink.ctx), share_now(strong, now_us));
     }
     uint64_t next_us = election_step(&strong->election, now_us);
-    holder_set_elected(&strong->holder, election_is_won(&strong->election), now_us);
+    holder_set_elected(&strong->holder, is_holder(strong, now_us), now_us);
     if (share_renew_from_us(&strong->share) != 0) {
         holder_renew(&strong->holder, share_renew_from_us(&strong->share), now_us);
     }

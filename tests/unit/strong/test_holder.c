@@ -389,7 +389,7 @@ START_TEST(a_rule_of_an_earlier_comeback)
     run(WAIT + 100 * MS);
     ck_assert_uint_eq(sidecars[0].rules, 1);
     world_write(&w, 0, "west", (struct lease_record){.number = 3});
-    run(LEASE);
+    run(4 * LEASE); /* it does not go for it at once */
     ck_assert_uint_eq(h->number, 4);
     holder_rule_done(h, OK, w.now_us);
     run(LEASE);
@@ -398,6 +398,32 @@ START_TEST(a_rule_of_an_earlier_comeback)
     run(WAIT);
     ck_assert_uint_eq(sidecars[0].rules, 2);
     ck_assert_int_eq(h->mode, STRONG_READY);
+}
+END_TEST
+
+START_TEST(suspended_again_and_again)
+{
+    up();
+    holder_set_elected(h, true, w.now_us);
+    run(LEASE);
+    ck_assert_int_eq(h->mode, STRONG_WAITING);
+    uint64_t last_us = 0;
+    for (uint32_t i = 0; i < 4; i++) { /* always before it is back: it tries again later and later */
+        uint64_t number = h->number + 1;
+        uint64_t from_us = w.now_us;
+        world_write(&w, 0, "west", (struct lease_record){.number = number});
+        while (h->number != number + 1) {
+            run(100 * MS);
+        }
+        ck_assert_uint_gt(w.now_us - from_us, last_us);
+        last_us = w.now_us - from_us;
+    }
+    run(WAIT + LEASE);
+    ck_assert_int_eq(h->mode, STRONG_READY);
+    uint64_t number = h->number + 1; /* once it has served it begins anew */
+    world_write(&w, 0, "west", (struct lease_record){.number = number});
+    run(LEASE);
+    ck_assert_uint_eq(h->number, number + 1);
 }
 END_TEST
 
@@ -435,6 +461,7 @@ int main(void)
     tcase_add_test(tc, a_missing_record_is_gone_round);
     tcase_add_test(tc, a_node_is_away);
     tcase_add_test(tc, a_rule_of_an_earlier_comeback);
+    tcase_add_test(tc, suspended_again_and_again);
     tcase_add_test(tc, no_majority);
     suite_add_tcase(suite, tc);
     return check_main(suite);
