@@ -113,6 +113,10 @@ typedef Asked {
     byte record;
     byte votes;
     byte wait;
+#if LOSSES > 0
+    byte same; /* votes that have not lost their data since we wrote there: their `created` is what it was */
+    byte seen; /* … and have answered since a majority had */
+#endif
 };
 
 typedef Vote {
@@ -159,6 +163,12 @@ byte losses = LOSSES;
 #define is_before_deadline true
 #else
 #define is_before_deadline (W.window > 0)
+#endif
+
+#if LOSSES == 0 || defined(NO_CONFIRMATION)
+#define is_confirmed true
+#else
+#define is_confirmed is_majority(A.seen)
 #endif
 
 #ifdef NO_LOCKING_FILL
@@ -290,15 +300,26 @@ proctype Writer(byte w) {
 
 #define can_suspend(v) (W.state == PREPARING && A.state == SUSPENDING && !is_majority(A.votes) && vote[v].blank == 0 && !(A.votes & (1 << v)))
 
+#if LOSSES > 0
+#define forget_confirmation() A.same = 0; A.seen = 0
+#else
+#define forget_confirmation() skip
+#endif
+
 inline suspend_vote(v) {
     if
-    :: RECORD > A.record -> A.record = RECORD | 1; A.votes = 0
+    :: RECORD > A.record -> A.record = RECORD | 1; A.votes = 0; forget_confirmation()
     :: else
     fi;
     RECORD = A.record;
     A.votes = A.votes | (1 << v);
+#if LOSSES > 0
+    A.same = A.same | (1 << v);
+#endif
     printf("W%d: the record of region %d at vote %d is %d now\n", w, r, v, A.record)
 }
+
+#define can_confirm(v) (W.state == PREPARING && A.state == LEASE_WAIT && (A.same & (1 << v)) && !(A.seen & (1 << v)))
 
 /* A write and one region: its lock is acknowledged, or it is suspended and its lease has run out. */
 proctype Asker(byte w, r) {
@@ -321,8 +342,14 @@ proctype Asker(byte w, r) {
 #endif
         printf("W%d: region %d is suspended at a majority\n", w, r)
     }
-    :: d_step { W.state == PREPARING && A.state == LEASE_WAIT && A.wait == 0 -> A.state = SUSPENDED; printf("W%d: the lease of region %d has run out\n", w, r) }
-    :: d_step { W.state > PREPARING -> A.state = ASKED; A.record = 0; A.votes = 0; A.wait = 0 }; break
+#if LOSSES > 0
+    /* One of the majority may have lost its data before the last of it answered. */
+    :: d_step { can_confirm(0) -> A.seen = A.seen | 1 }
+    :: d_step { can_confirm(1) -> A.seen = A.seen | 2 }
+    :: d_step { can_confirm(2) -> A.seen = A.seen | 4 }
+#endif
+    :: d_step { W.state == PREPARING && A.state == LEASE_WAIT && A.wait == 0 && is_confirmed -> A.state = SUSPENDED; printf("W%d: the lease of region %d has run out\n", w, r) }
+    :: d_step { W.state > PREPARING -> A.state = ASKED; A.record = 0; A.votes = 0; A.wait = 0; forget_confirmation() }; break
     od
 }
 
@@ -380,6 +407,11 @@ inline lose_vote(v) {
         RECORD = 0
     }
     r = 0;
+    for (w : 0 .. WRITES * REGIONS - 1) {
+        asked[w].same = asked[w].same & (7 - (1 << v));
+        asked[w].seen = asked[w].seen & asked[w].same
+    }
+    w = 0;
 #ifndef NO_EMPTY_KV_WAIT
     vote[v].blank = LEASE;
 #endif
@@ -387,7 +419,7 @@ inline lose_vote(v) {
 }
 
 active proctype Disk() {
-    byte r;
+    byte r, w;
     do
     :: d_step { losses > 0 -> lose_vote(0) }
     :: d_step { losses > 0 -> lose_vote(1) }

@@ -6,6 +6,7 @@
 #include "common/guard.h"
 
 #define TRIES_MAX 4 /* writes at a voter in one round */
+#define PAUSE_MAX_US 60000000ULL
 
 static void on_vote(struct vote_call *call, enum err err, uint64_t now_us);
 
@@ -102,6 +103,19 @@ static void look_later(struct holder *h, uint64_t now_us)
     changed(h);
 }
 
+/* Suspended again before it has served: writers can not ask this region for locks, though it can ask the voters. Each time it comes back they wait for it
+ * once more, so that must become rare. */
+static void come_back_later(struct holder *h, uint64_t newer, uint64_t now_us)
+{
+    uint64_t pause_us = MIN(2 * h->lease_us << MIN(h->setbacks, 8U), PAUSE_MAX_US);
+    h->setbacks++;
+    look_later(h, now_us);
+    h->number = newer;
+    h->due_us = now_us + pause_us;
+    log_warn(h->context.log, "strong: this region was suspended (%" PRIu64 ") before it was back: it goes for its lease again in %" PRIu64 " ms; can the others reach its NATS?",
+             newer, pause_us / 1000);
+}
+
 /* `newer` is the highest number there is, as far as is known. */
 static void come_back(struct holder *h, uint64_t newer, const char *why, uint64_t now_us)
 {
@@ -124,7 +138,7 @@ static void on_majority(struct holder *h, uint64_t now_us)
     uint64_t from_us = guard_is_on(h->context.config, GUARD_STRONG_FROM_SENDING) ? h->round_us : now_us;
     h->is_majority = true;
     h->valid_until_us = MAX(h->valid_until_us, from_us + h->lease_us);
-    h->proven_us = h->round_us;
+    h->renewed_us = h->round_us;
     if (h->taken_over_us == 0) {
         h->taken_over_us = now_us;
     }
@@ -135,6 +149,7 @@ static void on_majority(struct holder *h, uint64_t now_us)
         h->rule_err = OK;
     } else if (h->is_ready && h->mode != STRONG_READY) {
         h->mode = STRONG_READY;
+        h->setbacks = 0;
         log_info(h->context.log, "strong: this sidecar holds the lease of this region (%" PRIu64 ")", h->number);
     }
     changed(h);
@@ -192,7 +207,9 @@ static void on_found(struct holder *h, struct holder_vote *at, uint64_t now_us)
 {
     const struct lease_record *found = &at->call.record;
     bool is_ours = found->holder == h->context.name;
-    if (found->number > h->number) {
+    if (found->number > h->number && (h->mode == STRONG_TAKING || h->mode == STRONG_WAITING)) {
+        come_back_later(h, found->number, now_us);
+    } else if (found->number > h->number) {
         come_back(h, found->number, "it was suspended", now_us);
     } else if (found->number < h->number || is_ours) {
         at->has_ours = at->has_ours && is_ours && found->number == h->number;
@@ -203,7 +220,10 @@ static void on_found(struct holder *h, struct holder_vote *at, uint64_t now_us)
     } else if (!h->is_ready) { /* two have gone for the same number: neither may count on what the other has waited */
         come_back(h, h->number, "another sidecar went for the same", now_us);
     } else {
+        /* Perhaps that of our predecessor, at a voter that lags behind; perhaps of a successor who has a majority without us noticing: going over it is a take-over. */
+        h->taken_over_us = 0;
         go_on(h, at, now_us);
+        changed(h);
     }
 }
 

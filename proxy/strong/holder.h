@@ -53,11 +53,15 @@ struct holder {
     enum strong_mode mode;
     uint64_t number;         /* of the record we hold or are taking; 0: not known yet */
     uint64_t valid_until_us; /* clock_mono_us(); 0: no lease. Only with `mode` READY is there more to give than locks; with OUT it only runs out */
-    uint64_t proven_us;      /* when the last round began that a majority has answered */
-    uint64_t taken_over_us;  /* since when a majority has our name under this number; 0: it does not */
+    /* Since when a majority has our name under this number, for all we know; 0: it does not. One lease later nobody has a lease any more that an earlier holder gave, or
+     * has itself; unless one has taken over after `renewed_us`, when our last good round began. So: "nobody but those I know had a share at the time t" is known one
+     * lease after taken_over_us, and once renewed_us >= t. It may become 0, and later, while READY: another's name was found at a voter. */
+    uint64_t taken_over_us;
+    uint64_t renewed_us;
 
     enum holder_phase phase;
     bool is_waiting_for_pool;
+    uint32_t setbacks; /* how often it was suspended before it had come back */
     bool is_ready; /* as we write it */
     uint64_t ready_from_us; /* WAITING: not before that */
     bool is_rule_asked;

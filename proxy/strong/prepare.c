@@ -357,7 +357,7 @@ static void attempt(struct prepare *p, uint64_t now_us)
         struct suspension *suspension = preparer->regions[i].suspension;
         if (suspension_is_proven(suspension, now_us)) {
             p->asked[i].place = PLACE_OUT;
-        } else if (suspension->proven_us != 0 || now_us >= p->asked[i].until_us) {
+        } else if (suspension_is_in_force(suspension) || now_us >= p->asked[i].until_us) {
             suspend(p, i, now_us);
         } else {
             ask(p, i, now_us);

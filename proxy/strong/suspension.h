@@ -75,6 +75,11 @@ enum err suspension_wait(struct suspension *suspension, struct suspension_waiter
 void suspension_cancel(struct suspension *suspension, struct suspension_waiter *waiter);
 /* Whether a write that begins now may leave the region out at once: without a question, without a wait. */
 bool suspension_is_proven(const struct suspension *suspension, uint64_t now_us);
+/* Whether it was suspended when we last looked, and nothing of its return has been heard: asking it for locks would be in vain. */
+static inline bool suspension_is_in_force(const struct suspension *suspension)
+{
+    return suspension->proven_us != 0 && suspension->newer <= suspension->number;
+}
 /* The region says that its record has this number now: if that is higher than ours it is to be asked for locks again. */
 void suspension_on_number(struct suspension *suspension, uint64_t number);
 /* Does what is due; returns when to call again (UINT64_MAX: not before something happens). Before the votes' steps. */

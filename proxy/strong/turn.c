@@ -187,6 +187,12 @@ static void catch_up(struct strong *strong)
     strong->sink.catch_up(strong->sink.ctx, &strong->catch_up);
 }
 
+/* Elected, and for certain: while the region's own NATS does not answer nobody can ask the region for a lock, and it must not go for a lease. */
+static bool is_holder(const struct strong *strong, uint64_t now_us)
+{
+    return election_is_won(&strong->election) && now_us < strong->election.until_us;
+}
+
 static void tell_share(struct strong *strong, uint64_t now_us)
 {
     const struct holder *holder = &strong->holder;
@@ -194,7 +200,7 @@ static void tell_share(struct strong *strong, uint64_t now_us)
         .is_holder = holder->mode >= STRONG_WAITING && holder->taken_over_us != 0,
         .mode = holder->mode,
         .valid_until_us = holder->valid_until_us,
-        .proven_us = holder->proven_us,
+        .proven_us = holder->renewed_us,
         .number = holder->number,
         .taken_over_us = holder->taken_over_us,
     };
@@ -218,7 +224,7 @@ static void update_status(struct strong *strong, uint64_t now_us)
         snprintf(status->problem, sizeof status->problem, "%s", !v->is_up ? "not connected" : problem != NULL ? problem : "");
         if (is_region(v)) {
             status->is_heard = v->beacon_us != 0 && now_us < v->beacon_us + 1000ULL * strong->config->strong->lease_ms;
-            status->is_suspended = v->suspension.proven_us != 0;
+            status->is_suspended = suspension_is_in_force(&v->suspension);
             status->mode = status->is_heard ? (enum strong_mode)v->mode : STRONG_OUT;
             status->number = v->number;
         }
@@ -231,7 +237,7 @@ static void update_status(struct strong *strong, uint64_t now_us)
     }
     metrics_set(strong->metrics, METRIC_STRONG_SERVES, 0, now_us < strong->share.serve_until_us);
     metrics_set(strong->metrics, METRIC_STRONG_VOTES, 0, voters_usable(&strong->votes, now_us));
-    metrics_set(strong->metrics, METRIC_STRONG_IS_HOLDER, 0, election_is_won(&strong->election));
+    metrics_set(strong->metrics, METRIC_STRONG_IS_HOLDER, 0, is_holder(strong, now_us));
 }
 
 static uint64_t step(struct strong *strong)
@@ -241,7 +247,7 @@ static uint64_t step(struct strong *strong)
         share_on_digest(&strong->share, strong->sink.digest(strong->sink.ctx), share_now(strong, now_us));
     }
     uint64_t next_us = election_step(&strong->election, now_us);
-    holder_set_elected(&strong->holder, election_is_won(&strong->election), now_us);
+    holder_set_elected(&strong->holder, is_holder(strong, now_us), now_us);
     if (share_renew_from_us(&strong->share) != 0) {
         holder_renew(&strong->holder, share_renew_from_us(&strong->share), now_us);
     }

@@ -278,8 +278,9 @@ static void on_looked(struct vote_call *call, enum err err, const struct answer 
 static void on_written(struct vote_call *call, enum err err, const struct answer *answer, uint64_t now_us)
 {
     struct vote *v = call->vote;
-    if (err == OK && jetstream_was_stored(answer, v->stream)) {
-        uint64_t seq = (uint64_t)json_integer_value(json_object_get(answer->root, "seq"));
+    json_int_t number = json_integer_value(json_object_get(answer->root, "seq"));
+    if (err == OK && jetstream_was_stored(answer, v->stream) && number > 0) {
+        uint64_t seq = (uint64_t)number;
         if (seq <= call->seq || seq <= v->info_seq) { /* it has fewer messages than it had */
             lose(v, true, now_us);
             return;

@@ -318,3 +318,24 @@ def test_locks_of_a_writer_that_was_killed_lapse(cluster, wires):
     west.wait("ready", 40.0)
     assert sees(west.port, "s:killed") == value
     assert sees(west.port, "s:set") is not None
+
+
+def test_a_region_that_can_not_be_told_serves_nothing_from_its_cache(cluster, wires):
+    """Its NATS is gone, so a write suspends it. Its sidecar and its node live on, and the node has the old value."""
+    west = cluster["west"]
+    assert wires["east"].set("s:cut", b"old") == b"STORED\r\n"
+    cached(cluster, wires, "s:cut")
+    west.nats.process.kill()
+    growth = Growth(west.outrigger)
+    assert wires["east"].set("s:cut", b"new") == b"STORED\r\n"
+    assert peek(west.outrigger, "s:cut") == "hit"
+    for _ in range(3):
+        assert everywhere(wires, "s:cut") == all_are(b"new")
+    assert growth.of("outrigger_strong_no_share_total") >= 3
+    assert wires["west"].set("e:cut", b"1").startswith(b"SERVER_ERROR")  # no spool, no bus
+    west.nats.start()
+    west.outrigger.wait("ready", 60.0)
+    assert everywhere(wires, "s:cut") == all_are(b"new")
+    cached(cluster, wires, "s:cut")
+    assert wires["west"].set("s:cut", b"newer") == b"STORED\r\n"
+    assert everywhere(wires, "s:cut") == all_are(b"newer")

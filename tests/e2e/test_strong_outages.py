@@ -8,7 +8,7 @@ import json
 import pytest
 
 from local.cluster import Cluster
-from support import ROOT, Outrigger, Wire, heal, log_of, sees, until
+from support import DEADLINE, ROOT, Outrigger, Wire, heal, log_of, sees, until, wait
 
 SCHEMA = "outrigger"
 REGIONS = ("east", "west", "north")
@@ -231,7 +231,8 @@ def test_a_node_that_comes_back_empty_in_the_middle_of_a_write(cluster):
 
         def waits():
             return cluster.primary.query("SELECT COUNT(*) AS n FROM information_schema.innodb_trx WHERE trx_state = 'LOCK WAIT'")[0]["n"] > 0
-        until(waits, "the write waiting for the row")
+        # InnoDB shows anew only what nobody has looked at for a tenth of a second.
+        wait.until(waits, "the write waiting for the row", DEADLINE, pause=0.15, longest_pause=0.15)
         for node in cluster["north"].nodes:
             node.restart()
         for sidecar in cluster["north"].outriggers:
@@ -244,7 +245,7 @@ def test_a_node_that_comes_back_empty_in_the_middle_of_a_write(cluster):
 def test_a_sidecar_with_other_voters(cluster, directory):
     """It can not lock anything, and is told why; the others do not notice."""
     config = json.loads(json.dumps(cluster["east"].outrigger.config))
-    config["strong"]["witnesses"] = [{"region": "witness", "url": cluster["west"].nats.url}]
+    config["strong"]["witnesses"] = [{"name": "witness", "url": cluster["west"].nats.url}]
     config.pop("admin", None)
     config.pop("listen", None)
     stranger = Outrigger(directory, config, name="stranger")

@@ -600,6 +600,26 @@ START_TEST(a_lock_is_not_waited_for_forever)
 }
 END_TEST
 
+/* What takes a transaction looks at the clock before its COMMIT, when it has all the row's locks. */
+START_TEST(so_it_does_with_transactions)
+{
+    open_both[_i]();
+    check(WRITE_SET, "p:a", "1", WRITE_APPLIED);
+    const enum write_op ops[] = {WRITE_REPLACE, WRITE_APPEND, WRITE_INCR, WRITE_ADD};
+    for (size_t i = 0; i < ARRAY_LEN(ops); i++) {
+        struct write late = make(ops[i], ops[i] == WRITE_ADD ? "p:new" : "p:a", ops[i] == WRITE_INCR ? "" : "2");
+        late.delta = 1;
+        late.deadline_us = clock_mono_us() - 1000;
+        submit(late);
+        ck_assert_int_eq(result.outcome, WRITE_FAILED);
+        ck_assert_int_eq(result.err, ERR_TIMEOUT);
+    }
+    ck_assert_str_eq(ask(_i, values, "a"), "1");
+    ck_assert_str_eq(ask(_i, values, "new"), "nothing");
+    check(WRITE_SET, "p:a", "3", WRITE_APPLIED);
+}
+END_TEST
+
 START_TEST(the_fence_holds_late_statements_back)
 {
     open_entries();
@@ -908,6 +928,7 @@ int main(void)
     tcase_add_test(tc, values_are_stored_as_they_are_or_not_at_all);
     tcase_add_test(tc, columns_that_are_not_there);
     tcase_add_test(tc, json);
+    tcase_add_loop_test(tc, so_it_does_with_transactions, 0, 2);
     tcase_add_test(tc, the_fence_holds_late_statements_back);
     suite_add_tcase(suite, tc);
     return check_main(suite);

@@ -157,6 +157,7 @@ static void on_change(void *ctx, struct holder *holder)
         sim_trace(s->sim, "sidecar %u: mode %d, number %" PRIu64, s->index, (int)holder->mode, holder->number);
     }
     s->mode = holder->mode;
+    s->taken_over_us = MAX(s->taken_over_us, holder->taken_over_us);
     s->was_ready = (s->was_ready || holder->mode == STRONG_READY) && holder->valid_until_us != 0;
 }
 
@@ -235,6 +236,34 @@ void sim_break_line(struct sim *sim, struct line *line)
     }
 }
 
+static uint64_t number_at(const struct voter *voter)
+{
+    struct lease_record record = {.number = 0};
+    const struct bucket_entry *entry = &voter->bucket.entries[0];
+    return entry->seq > 0 && record_read(span_str(entry->data), &record) == OK ? record.number : 0;
+}
+
+bool sim_may_lose(struct sim *sim, uint32_t place)
+{
+    uint32_t behind = 0;
+    for (uint32_t i = 0; i < sim->voter_count; i++) {
+        behind += i != place && sim->voters[i].is_behind;
+    }
+    return behind < (sim->voter_count - 1) / 2;
+}
+
+static void look_who_is_behind(struct sim *sim)
+{
+    uint64_t highest = 0;
+    for (uint32_t i = 0; i < sim->voter_count; i++) {
+        highest = MAX(highest, number_at(&sim->voters[i]));
+    }
+    for (uint32_t i = 0; i < sim->voter_count; i++) {
+        struct voter *voter = &sim->voters[i];
+        voter->is_behind = voter->is_behind && number_at(voter) < highest;
+    }
+}
+
 void sim_break_voter(struct sim *sim, uint32_t place, uint64_t for_us, bool loses)
 {
     struct voter *voter = &sim->voters[place];
@@ -244,6 +273,7 @@ void sim_break_voter(struct sim *sim, uint32_t place, uint64_t for_us, bool lose
     voter->incarnation++;
     sim->losses += loses;
     if (loses) {
+        voter->is_behind = true;
         bucket_lose(&voter->bucket);
     }
     for (uint32_t i = 0; i < SIDECARS * VOTERS; i++) {
@@ -277,6 +307,7 @@ static void serve(struct sim *sim, struct line *line, const struct event *event)
     struct event answer = {.kind = ANSWER, .sidecar = event->sidecar, .voter = event->voter, .epoch = event->epoch, .number = event->number};
     answer.status = bucket_answer(&voter->bucket, &sent, answer.text, sizeof answer.text).status;
     if (event->expected >= 0) {
+        look_who_is_behind(sim);
         sim_trace(sim, "voter %u: sidecar %u writes \"%s\" over %" PRId64 ": %s", line->place, event->sidecar, event->text, event->expected, answer.text);
     }
     transmit(sim, &answer);
@@ -318,10 +349,13 @@ static void check_sidecar(struct sim *sim, struct sidecar *s)
     if (sim->rule_us[h->number] < sim->fence_us) {
         violate(sim, "a write that left the region out may land after it began to fill", sim->fence_us, sim->rule_us[h->number]);
     }
-    for (uint32_t i = 0; i < HOLDERS && h->mode == STRONG_READY; i++) {
-        const struct holder *other = &sim->sidecars[i].holder;
-        if (i != s->index && other->taken_over_us < h->taken_over_us && other->valid_until_us > h->taken_over_us + LEASE) {
-            violate(sim, "who was relieved has a lease that its successor does not know of", other->valid_until_us, h->taken_over_us);
+    if (h->mode != STRONG_READY || h->taken_over_us == 0 || sim->now_us < h->taken_over_us + LEASE) {
+        return;
+    }
+    for (uint32_t i = 0; i < HOLDERS; i++) { /* who was before it has nothing any more; who came after it, came after its last proof */
+        const struct sidecar *other = &sim->sidecars[i];
+        if (other != s && other->holder.valid_until_us > sim->now_us && other->taken_over_us < h->renewed_us) {
+            violate(sim, "who was relieved has a lease that its successor does not know of", other->holder.valid_until_us, h->taken_over_us);
         }
     }
 }

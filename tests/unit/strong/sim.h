@@ -67,6 +67,7 @@ struct sidecar {
     uint64_t due_us;
     uint64_t comeback_us; /* when it last had a majority for a number to come back with */
     enum strong_mode mode; /* as of the last change */
+    uint64_t taken_over_us; /* the last that the holder said */
     bool was_ready; /* with the lease that it has still: others may serve on the strength of it */
 };
 
@@ -75,6 +76,7 @@ struct voter {
     bool is_up;
     uint64_t up_us;
     uint32_t incarnation;
+    bool is_behind; /* it has lost its data, and has not been told the highest number since */
 };
 
 struct sim {
@@ -106,6 +108,8 @@ void sim_push(struct sim *sim, struct event *event, uint64_t in_us);
 void sim_start(struct sim *sim, uint32_t sidecar);
 void sim_break_line(struct sim *sim, struct line *line);
 void sim_break_voter(struct sim *sim, uint32_t place, uint64_t for_us, bool loses);
+/* Whether one more voter may lose its data: never a majority, one soon after the other. */
+bool sim_may_lose(struct sim *sim, uint32_t place);
 void sim_elect(struct sim *sim, uint32_t sidecar, bool is_elected, uint64_t in_us);
 /* The next thing that happens, at most until then; after it the promises are looked at. False: nothing more until then. */
 bool sim_turn(struct sim *sim, uint64_t until_us);
