@@ -349,9 +349,10 @@ static void attempt(struct prepare *p, uint64_t now_us)
         p->version = version_shift(version_next(&preparer->clock, guard_wall_ms(preparer->config)), preparer->config->strong->lock_window_ms);
     }
     for (uint32_t i = 0; i < preparer->region_count; i++) {
-        uint64_t down_us = preparer->regions[i].down_us; /* what was silent before need not be waited for again */
-        p->asked[i] = (struct asked){
-            .place = PLACE_ASKING, .prepare = p, .again_us = AGAIN_MIN_US, .until_us = (down_us != 0 ? down_us : now_us) + patience_us(p)};
+        /* What was silent before need not be waited for again, unless it was we who were away: all are back one after the other then. */
+        uint64_t down_us = preparer->regions[i].down_us;
+        uint64_t from_us = down_us != 0 ? MAX(down_us, preparer->majority_us) : now_us;
+        p->asked[i] = (struct asked){.place = PLACE_ASKING, .prepare = p, .again_us = AGAIN_MIN_US, .until_us = from_us + patience_us(p)};
     }
     for (uint32_t i = 0; i < preparer->region_count; i++) {
         struct suspension *suspension = preparer->regions[i].suspension;
