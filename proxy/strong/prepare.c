@@ -267,6 +267,13 @@ static void pause(struct prepare *p, uint64_t now_us)
     preparer->due_us = MIN(preparer->due_us, p->due_us);
 }
 
+/* Whether it has had its time. Where it is we who were cut off, the others are back one after the other, and have it from the first majority on. */
+static bool is_silent(const struct prepare *p, uint32_t i, uint64_t now_us)
+{
+    uint64_t back_us = MIN(p->preparer->majority_us, p->started_us + patience_us(p));
+    return now_us >= p->asked[i].until_us && (p->preparer->majority_us == 0 || now_us >= back_us + patience_us(p));
+}
+
 /* What the last answer of a region that failed was, for people. */
 static const char *why(const struct asked *a)
 {
@@ -349,16 +356,15 @@ static void attempt(struct prepare *p, uint64_t now_us)
         p->version = version_shift(version_next(&preparer->clock, guard_wall_ms(preparer->config)), preparer->config->strong->lock_window_ms);
     }
     for (uint32_t i = 0; i < preparer->region_count; i++) {
-        /* What was silent before need not be waited for again, unless it was we who were away: all are back one after the other then. */
-        uint64_t down_us = preparer->regions[i].down_us;
-        uint64_t from_us = down_us != 0 ? MAX(down_us, preparer->majority_us) : now_us;
-        p->asked[i] = (struct asked){.place = PLACE_ASKING, .prepare = p, .again_us = AGAIN_MIN_US, .until_us = from_us + patience_us(p)};
+        uint64_t down_us = preparer->regions[i].down_us; /* what was silent before need not be waited for again */
+        p->asked[i] = (struct asked){
+            .place = PLACE_ASKING, .prepare = p, .again_us = AGAIN_MIN_US, .until_us = (down_us != 0 ? down_us : now_us) + patience_us(p)};
     }
     for (uint32_t i = 0; i < preparer->region_count; i++) {
         struct suspension *suspension = preparer->regions[i].suspension;
         if (suspension_is_proven(suspension, now_us)) {
             p->asked[i].place = PLACE_OUT;
-        } else if (suspension_is_in_force(suspension) || now_us >= p->asked[i].until_us) {
+        } else if (suspension_is_in_force(suspension) || is_silent(p, i, now_us)) {
             suspend(p, i, now_us);
         } else {
             ask(p, i, now_us);
@@ -472,7 +478,7 @@ static void tick(struct prepare *p, uint64_t now_us)
         if (a->place != PLACE_ASKING) {
             continue;
         }
-        if (now_us >= a->until_us) {
+        if (is_silent(p, i, now_us)) {
             suspend(p, i, now_us);
         } else if (now_us >= a->due_us) {
             ask(p, i, now_us);

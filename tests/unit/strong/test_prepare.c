@@ -283,6 +283,18 @@ START_TEST(a_region_that_we_were_cut_off_from_is_waited_for)
     say(last(1, 0), MESSAGE_OK);
     ck_assert_int_eq(done->err, ERR_UNAVAILABLE);
     preparer_finish(&preparer, write, true, now);
+    preparer.majority_us = 0; /* and a write from before that */
+    preparer.regions[2].down_us = now - S / 2;
+    write = submit(STRONG_LOCK, "k", &done);
+    say(last(0, 0), MESSAGE_OK);
+    say(last(1, 0), MESSAGE_OK);
+    pass(S / 4);
+    preparer.majority_us = now;
+    pass(S / 2);
+    ck_assert_ptr_null(done);
+    pass(S / 2 + MS);
+    ck_assert_int_eq(done->err, ERR_UNAVAILABLE);
+    preparer_finish(&preparer, write, true, now);
 }
 END_TEST
 
