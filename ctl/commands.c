@@ -253,10 +253,39 @@ static enum exit_status run_route(const struct arguments *arguments)
     return status;
 }
 
+/* Of every region with a lease one row, and of every witness. */
+static json_t *leases_of(const json_t *json)
+{
+    json_t *rows = json_array();
+    json_t *item;
+    size_t i;
+    json_array_foreach (json_object_get(json, "regions"), i, item) {
+        json_t *row = json_copy(json_object_get(item, "strong"));
+        if (row != NULL) {
+            json_object_set(row, "region", json_object_get(item, "region"));
+            json_array_append_new(rows, row);
+        }
+    }
+    json_array_foreach (json_object_get(json, "witnesses"), i, item) {
+        json_t *row = json_copy(item);
+        json_object_set(row, "region", json_object_get(item, "name"));
+        json_object_set_new(row, "lease", json_string("(witness)"));
+        json_array_append_new(rows, row);
+    }
+    return rows;
+}
+
 static void print_regions(const json_t *json)
 {
+    static const char *const lease_columns[] = {"region", "lease", "number", "is_suspended", "is_connected", "is_vote", "problem", NULL};
     static const char *const columns[] = {"region", "is_own", "is_connected", "lag_ms", "backlog", "last_seen", "applied", "failed", "problem", NULL};
     print_table(stdout, json_object_get(json, "regions"), columns);
+    json_t *leases = leases_of(json);
+    if (json_array_size(leases) > 0) {
+        printf("\nLeases of strong namespaces, and who votes on them:\n");
+        print_table(stdout, leases, lease_columns);
+    }
+    json_decref(leases);
 }
 
 static enum exit_status run_regions(const struct arguments *arguments)

@@ -93,6 +93,20 @@ static json_t *strong_json(struct strong *strong, uint32_t index)
     return json;
 }
 
+/* Voters that are no regions. */
+static json_t *witnesses_json(struct strong *strong, const struct config *config)
+{
+    json_t *witnesses = json_array();
+    for (uint32_t i = 0; i < config->strong->witness_count; i++) {
+        struct strong_status status;
+        strong_region_status(strong, 1 + config->bus->peer_count + i, &status);
+        json_t *json = json_pack("{s:s,s:b,s:b}", "name", config->strong->witnesses[i].region, "is_connected", status.is_connected, "is_vote", status.is_vote);
+        json_object_set_new(json, "problem", status.problem[0] != '\0' ? json_string(status.problem) : json_null());
+        json_array_append_new(witnesses, json);
+    }
+    return witnesses;
+}
+
 static json_t *region_json(const struct routes *routes, const char *name, uint32_t index)
 {
     struct bus_region_status status = {.problem = ""};
@@ -128,5 +142,9 @@ void report_regions(const struct routes *routes, const struct http_request *requ
     for (uint32_t i = 0; config->bus != NULL && i < config->bus->peer_count; i++) {
         json_array_append_new(regions, region_json(routes, config->bus->peers[i].region, i + 1));
     }
-    dump(json_pack("{s:b,s:o}", "has_bus", config->bus != NULL, "regions", regions), response);
+    json_t *json = json_pack("{s:b,s:o}", "has_bus", config->bus != NULL, "regions", regions);
+    if (routes->view->strong != NULL) {
+        json_object_set_new(json, "witnesses", witnesses_json(routes->view->strong, config));
+    }
+    dump(json, response);
 }

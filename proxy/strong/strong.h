@@ -116,7 +116,7 @@ enum err strong_create(const struct config *config, struct log *log, struct metr
 void strong_stop(struct strong *strong);
 void strong_destroy(struct strong **strong);
 
-/* For operators: region 0 is the own one, then config.bus.peers in their order. Any thread. */
+/* For operators: 0 is the own region, then come config.bus.peers in their order, then the witnesses. Any thread. */
 struct strong_status {
     bool is_connected;
     bool is_vote;        /* it counts for a majority */

@@ -1,0 +1,96 @@
+"""Two regions and a witness: either region may be lost, as the other and the witness are a majority. And what operators see of it."""
+
+import subprocess
+
+import pytest
+
+import openapi
+from local.cluster import Cluster
+from local.nats import Nats
+from support import Wire, heal, sees, until
+
+SCHEMA = "outrigger"
+LONG = 60.0
+
+
+def _prepare(db):
+    for statement in openapi.schema_statements():
+        db.query(statement, database=SCHEMA)
+
+
+@pytest.fixture(scope="module")
+def witness(directory):
+    witness = Nats(directory / "witness", name="witness")
+    witness.start()
+    yield witness
+    witness.close()
+
+
+@pytest.fixture(scope="module")
+def running(watch, directory, witness):
+    config = {
+        "max_clock_skew": "100ms",
+        "database": {"timeout": "3s"},
+        "strong": {"lease": "1s", "lock_window": "5s", "prepare_timeout": "500ms", "witnesses": [{"name": "third", "url": witness.url}]},
+        "namespaces": [{"prefix": "s:", "read": "through", "write": "through", "consistency": "strong", "source": "entries"}],
+    }
+    with Cluster(directory, nodes=1, config=config, prepare=_prepare) as cluster:
+        yield cluster
+
+
+@pytest.fixture
+def cluster(running, witness):
+    heal(running)
+    yield running
+    if not witness.process.is_running:
+        witness.start()
+    heal(running)
+
+
+def write(sidecar, key, value):
+    with Wire(sidecar.port) as wire:
+        return wire.set(key, value)
+
+
+def gauge(sidecar, name):
+    return sidecar.metrics().total(f"outrigger_strong_{name}")
+
+
+def test_what_operators_see(cluster, binary):
+    east = cluster["east"].outrigger
+    answer = openapi.Api(east.admin_port).json("GET", "/regions")  # held against the document
+    assert [r["strong"]["lease"] for r in answer["regions"]] == ["ready", "ready"]
+    assert answer["witnesses"] == [{"name": "third", "is_connected": True, "is_vote": True, "problem": None}]
+    assert "strong: ok" in east.http("GET", "/readyz")[1].splitlines()
+    table = subprocess.run([binary.parents[1] / "ctl/outriggerctl", "--address", f"127.0.0.1:{east.admin_port}", "regions"], capture_output=True, text=True, check=True).stdout
+    rows = [line.split()[:6] for line in table.split("\n\n")[1].splitlines()[1:]]
+    assert rows[0] == ["region", "lease", "number", "is_suspended", "is_connected", "is_vote"]
+    assert [row[:2] for row in rows[1:3]] == [["east", "ready"], ["west", "ready"]]
+    assert rows[3][:2] == ["third", "(witness)"]
+
+
+@pytest.mark.parametrize("lost, left", [("east", "west"), ("west", "east")])
+def test_a_region_is_lost(cluster, lost, left):
+    for sidecar in (cluster[lost].outrigger, cluster[left].outrigger):
+        assert write(sidecar, "s:lost", b"old") == b"STORED\r\n"
+        assert sees(sidecar.port, "s:lost") == b"old"
+    cluster[lost].nats.kill()
+    cluster[lost].outrigger.kill()
+    assert write(cluster[left].outrigger, "s:lost", b"new") == b"STORED\r\n"
+    assert sees(cluster[left].outrigger.port, "s:lost") == b"new"
+    assert gauge(cluster[left].outrigger, "serves") == 1
+    heal(cluster)
+    assert sees(cluster[lost].outrigger.port, "s:lost") == b"new"
+    assert write(cluster[lost].outrigger, "s:lost", b"newer") == b"STORED\r\n"
+    assert sees(cluster[left].outrigger.port, "s:lost") == b"newer"
+
+
+def test_the_witness_is_lost(cluster, witness):
+    east, west = cluster["east"].outrigger, cluster["west"].outrigger
+    witness.kill()
+    until(lambda: gauge(east, "votes") == 2, "the witness being missed", LONG)
+    assert write(east, "s:two", b"1") == b"STORED\r\n"
+    assert sees(west.port, "s:two") == b"1"
+    assert gauge(east, "serves") == 1
+    witness.start()
+    until(lambda: gauge(east, "votes") == 3, "the witness", LONG)
