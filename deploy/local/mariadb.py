@@ -71,7 +71,7 @@ class MariaDB:
     template:  the data directory to start from, a copy of which is taken at the first start(); by default an empty one.
                A primary and its replica may start from copies of the same one: their binlogs begin after it.
     server_id: must differ within a replication.
-    arguments: more options of mariadbd.
+    arguments: more options of mariadbd; may be changed before start().
     As root, it runs as nobody (see account.py).
     """
 
@@ -83,7 +83,7 @@ class MariaDB:
         self.port = port or ports.pick()
         self.server_id = server_id
         self._template = template
-        self._arguments = list(arguments)
+        self.arguments: List[str] = list(arguments)
         self._secret = secrets.token_hex(16)
         self._replication_secret = secrets.token_hex(16)
         self.process: Process = Process(name, ["mariadbd"], self.directory / "mariadb.log")
@@ -91,6 +91,11 @@ class MariaDB:
     @property
     def address(self) -> str:
         return f"127.0.0.1:{self.port}"
+
+    @property
+    def socket(self) -> Path:
+        """Its unix socket, which is the same in every network namespace. Who comes that way is at localhost, and needs an account there."""
+        return self.data / "mariadb.sock"
 
     # ---- life
 
@@ -106,7 +111,7 @@ class MariaDB:
             "--collation-server=utf8mb4_bin", f"--server-id={self.server_id}", "--log-bin=bin", "--relay-log=relay",
             "--binlog-format=ROW", "--binlog-row-image=MINIMAL", "--binlog-row-metadata=FULL", "--log-slave-updates",
             "--gtid-strict-mode=1", "--innodb-log-file-size=8M", "--innodb-buffer-pool-size=64M",
-            "--innodb-flush-log-at-trx-commit=2", "--max-connections=500", *self._arguments]
+            "--innodb-flush-log-at-trx-commit=2", "--max-connections=500", *self.arguments]
         self.process.prefix = user.prefix
         self.process.start()
         self.process.wait_until(self._answers, f"answering on port {self.port}", deadline)

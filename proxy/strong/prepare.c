@@ -267,6 +267,13 @@ static void pause(struct prepare *p, uint64_t now_us)
     preparer->due_us = MIN(preparer->due_us, p->due_us);
 }
 
+/* Whether it has had its time. Where it is we who were cut off, the others are back one after the other, and have it from the first majority on. */
+static bool is_silent(const struct prepare *p, uint32_t i, uint64_t now_us)
+{
+    uint64_t back_us = MIN(p->preparer->majority_us, p->started_us + patience_us(p));
+    return now_us >= p->asked[i].until_us && (p->preparer->majority_us == 0 || now_us >= back_us + patience_us(p));
+}
+
 /* What the last answer of a region that failed was, for people. */
 static const char *why(const struct asked *a)
 {
@@ -357,7 +364,7 @@ static void attempt(struct prepare *p, uint64_t now_us)
         struct suspension *suspension = preparer->regions[i].suspension;
         if (suspension_is_proven(suspension, now_us)) {
             p->asked[i].place = PLACE_OUT;
-        } else if (suspension_is_in_force(suspension) || now_us >= p->asked[i].until_us) {
+        } else if (suspension_is_in_force(suspension) || is_silent(p, i, now_us)) {
             suspend(p, i, now_us);
         } else {
             ask(p, i, now_us);
@@ -471,7 +478,7 @@ static void tick(struct prepare *p, uint64_t now_us)
         if (a->place != PLACE_ASKING) {
             continue;
         }
-        if (now_us >= a->until_us) {
+        if (is_silent(p, i, now_us)) {
             suspend(p, i, now_us);
         } else if (now_us >= a->due_us) {
             ask(p, i, now_us);

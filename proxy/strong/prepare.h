@@ -49,6 +49,7 @@ struct preparer {
     uint64_t voters;
     uint64_t random;
     uint64_t timeout_us; /* prepare_timeout */
+    uint64_t majority_us; /* since when we are connected to a majority of the voters; 0: we are not */
     uint32_t region_count;
     struct prepare_region regions[PREPARE_REGIONS_MAX];
 

@@ -29,6 +29,16 @@ static void tell_preparer(const struct strong_voter *v, uint64_t down_us)
     }
 }
 
+static void count_connected(struct strong *strong, uint64_t now_us)
+{
+    uint32_t count = 0;
+    for (uint32_t i = 0; i < strong->voter_count; i++) {
+        count += strong->voters[i].is_up;
+    }
+    uint64_t *since_us = &strong->preparer.majority_us;
+    *since_us = count < voters_majority(&strong->votes) ? 0 : *since_us != 0 ? *since_us : now_us;
+}
+
 static void on_up(void *ctx)
 {
     struct strong_voter *v = ctx;
@@ -40,6 +50,7 @@ static void on_up(void *ctx)
     log_info(strong->log, "strong: connected%s to the NATS of %s (%s)", v->was_up ? " again" : "", v->name, v->url);
     v->is_up = v->was_up = true;
     tell_preparer(v, 0);
+    count_connected(strong, now_us);
     v->reason[0] = '\0';
     vote_on_up(&v->vote, now_us);
     if (v->index == 0) {
@@ -64,6 +75,7 @@ static void on_down(void *ctx, const char *reason)
         tell_preparer(v, clock_mono_us());
     }
     v->is_up = false;
+    count_connected(strong, clock_mono_us());
     vote_on_down(&v->vote, clock_mono_us());
     if (v->index == 0) {
         election_on_down(&strong->election);

@@ -10,7 +10,7 @@ sys.path[:0] = [str(ROOT / "tests/linear"), str(ROOT / "tests/races")]
 
 from linearity import history as histories  # noqa: E402
 from linearity import session, staleness  # noqa: E402
-from linearity.rig import REGIONS, Rig  # noqa: E402
+from linearity.rig import Rig  # noqa: E402
 from racing import arena as arenas  # noqa: E402
 
 SEED = 20261124
@@ -28,15 +28,15 @@ def rig(watch, directory):
 
 
 def test_the_regional_promise_holds_under_faults(rig, tmp_path):
-    operations, steps = session.record(rig, SEED, SECONDS, CLIENTS, print)
+    operations, steps, _ = session.record(rig, SEED, SECONDS, CLIENTS, print)
     histories.save(tmp_path / "history", {"seed": SEED}, operations)
     assert histories.load(tmp_path / "history")[1] == operations, "a saved history is the same"
     violations = staleness.regional(operations)
     assert not violations, violations[0].tell(operations[0].begin)
     rows = staleness.figures(operations)
     print(staleness.table(rows))
-    assert [row.region for row in rows] == sorted(REGIONS) and steps
-    for region in REGIONS:
+    assert [row.region for row in rows] == sorted(rig.regions) and steps
+    for region in rig.regions:
         acknowledged = {o.kind for o in operations if o.region == region and histories.is_acknowledged(o)}
         assert acknowledged == {"write", "cas", "delete"}, region
 
@@ -45,7 +45,7 @@ def test_a_guard_is_missed(rig):
     rig.restart_with("post_write_tombstone")
     try:
         for number in range(ROUNDS):
-            operations, _ = session.record(rig, SEED + number, 3.0, CLIENTS, print)
+            operations, _, _ = session.record(rig, SEED + number, 3.0, CLIENTS, print)
             violations = staleness.regional(operations)
             if violations:
                 print(violations[0].tell(operations[0].begin))

@@ -100,6 +100,16 @@ def test_what_is_not(name):
     assert verdict.core and not linearizability.check_key("k", verdict.core).is_ok, "the part that is shown is not linearizable by itself"
 
 
+def test_many_adds_that_nobody_saw():
+    """Which of them it was makes no difference, so they are not all tried."""
+    lost = [cas(10 * i, None, None, f"lost{i}", None, UNKNOWN) for i in range(40)]
+    refused = [cas(500 + 10 * i, 500 + 10 * i + 5, None, f"n{i}", False) for i in range(20)]
+    verdict = linearizability.check_key("k", [*lost, *refused, delete(900, 901), cas(902, 903, None, "a"), read(904, 905, "a")])
+    assert verdict.is_ok, linearizability.tell(verdict)
+    verdict = linearizability.check_key("k", [*refused, *[o._replace(begin=o.begin + 2000) for o in lost]])
+    assert not verdict.is_ok and not verdict.undecided, "refused before any of them had begun"
+
+
 def test_what_the_key_had_before():
     assert linearizability.check_key("k", [read(0, 1, "a"), write(2, 3, "b"), read(4, 5, "b")], "a").is_ok
     assert not linearizability.check_key("k", [write(2, 3, "b"), read(4, 5, "a")], "a").is_ok

@@ -177,7 +177,7 @@ def run_e2e(tally, name=None):
         build_hooks()
     report = os.path.join(ASAN, "e2e.xml")
     command = ["/usr/bin/python3", "-m", "pytest", "-q", "-rf", "--tb=short", "-p", "no:cacheprovider", "--junitxml", report,
-               "tests/e2e", "tests/bench", "tests/linear"]
+               "tests/e2e", "tests/bench", "tests/linear", "tests/availability"]
     if name is not None:
         command += ["-k", name]
     status = subprocess.run(command, cwd=ROOT, env=dict(os.environ, PYTHONDONTWRITEBYTECODE="1", **ENVIRONMENT), check=False).returncode

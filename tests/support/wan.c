@@ -7,7 +7,7 @@
  *     wan COUNT
  *
  * Namespace i (0 …) has the address 10.99.0.(i + 1), and others enter it by /proc/PID/fd/N, which the first lines say: "namespace i N".
- * Then commands come on stdin, each answered with "ok" or "error …"; i and j in both directions:
+ * Then commands come on stdin, each answered with "ok" or "error …"; i and j in both directions, or with "-to" behind the verb from i to j only:
  *
  *     delay i j MS     one way
  *     cut i j          what is on its way, and what follows, is lost without a word
@@ -191,7 +191,11 @@ static const char *obey(struct wan *wan, const char *line)
         return "error: which places?";
     }
     struct path *both[] = {&wan->paths[i][j], &wan->paths[j][i]};
-    for (int k = 0; k < 2; k++) {
+    char *suffix = strstr(verb, "-to");
+    if (suffix != NULL) {
+        *suffix = '\0';
+    }
+    for (int k = 0; k < (suffix != NULL ? 1 : 2); k++) {
         if (strcmp(verb, "delay") == 0 && n == 4) {
             both[k]->delay_us = 1000ULL * ms;
         } else if (strcmp(verb, "cut") == 0) {

@@ -56,8 +56,16 @@ class Wan:
         for a, b in self._each(list(self._numbers)):
             self._tell("delay", a, b, ms)
 
+    def delay_to(self, a: str, b: str, ms: int) -> None:
+        """Only what `a` sends to `b`."""
+        self._tell("delay-to", a, b, ms)
+
     def cut(self, a: str, b: str) -> None:
         self._tell("cut", a, b)
+
+    def cut_to(self, a: str, b: str) -> None:
+        """Only what `a` sends to `b`: whoever is connected either way still notices."""
+        self._tell("cut-to", a, b)
 
     def heal(self, a: str, b: str) -> None:
         self._tell("heal", a, b)

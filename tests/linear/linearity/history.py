@@ -8,6 +8,7 @@ import gzip
 import json
 import os
 import threading
+import time
 from bisect import bisect_right
 from collections import defaultdict
 from pathlib import Path
@@ -25,7 +26,7 @@ class Operation(NamedTuple):
     read                     the value
     write   value
     delete                   False: there was nothing to delete; else True
-    cas     (expected, new)  False: the value was another one; else True
+    cas     (expected, new)  False: the value was another one; else True. (None, new) is an add
     incr    a number         the sum
     """
 
@@ -87,6 +88,7 @@ class Recorder:
     """Collects operations of many threads: each has a list of its own."""
 
     def __init__(self) -> None:
+        self.began = time.monotonic()
         self._lists: List[List[Operation]] = []
         self._lock = threading.Lock()
 

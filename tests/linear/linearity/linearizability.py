@@ -20,7 +20,7 @@ What is pending, and not what has been, decides how many configurations there ar
     * an operation of unknown outcome whose value is observed has taken effect by the end of the first such observation: it is made one of known
       outcome that ends there; one whose value nobody observes is left out;
     * a value that was written once is not left while somebody who was answered it has not begun yet: it would not come back;
-    * of deletes of unknown outcome, which are all alike, the first that is left is used;
+    * of deletes of unknown outcome, which are all alike, the first that is left is used; and of adds that nobody can have seen the value of;
     * of two configurations that differ only in operations of unknown outcome, the one that has used up more of them is dropped.
 
 A delete that was answered "there was nothing" is a read of None; one that was answered "deleted" may have found anything.
@@ -33,6 +33,7 @@ from .history import FAILED, OK, UNKNOWN, Operation, Overwrites, Value, by_key, 
 
 CONFIGURATIONS_MAX = 200_000  #: of one step; beyond it is not decided, and said so
 _IMPOSSIBLE = object()
+_UNSEEN = "(a value that nobody was answered)"
 _OVERWRITES = ("write", "delete")  #: what does not care for the value before it
 
 
@@ -103,7 +104,8 @@ class _Prepared:
         # An unknown cas that can only be explained by another unknown one shows that one's value, too, but not when: leave both as they are.
         expected = {o.argument[0] for o in known if o.kind == "cas"}
         unique = unique_writes(known, initial)
-        is_any_observed = any(o.kind == "incr" or (o.kind == "cas" and o.result is False) for o in known)
+        is_any_sum = any(o.kind == "incr" for o in known)
+        is_any_observed = is_any_sum or any(o.kind == "cas" and o.result is False for o in known)
         self.last: Dict[Value, int] = {}  # of values that do not come back: the last begin of an operation that saw it
         for o in known:
             value = (o.argument[0] if o.kind == "cas" and o.result is not False else o.result if o.kind == "read" else None) if o.outcome == OK else None
@@ -119,6 +121,8 @@ class _Prepared:
                     o = o._replace(outcome=OK, end=max(observed[value], o.begin))
                 elif not is_any_observed and value not in expected:
                     continue
+                elif not is_any_sum and value not in expected:  # something was there: what, makes no difference
+                    o = o._replace(argument=(o.argument[0], _UNSEEN) if o.kind == "cas" else _UNSEEN)
             elif o.outcome == OK and is_unique and value in observed and observed[value] < o.end:
                 o = o._replace(end=max(observed[value], o.begin))
             if o.kind == "write" and is_unique and not is_any_observed and value not in observed and value not in expected:
@@ -149,7 +153,7 @@ class _Search:
         self.changes: Dict[int, Operation] = {}  # pending, by bit
         self.hidden = 0
         self.optional = 0
-        self.optional_deletes = 0
+        self.alike: Dict[Tuple[str, Value], int] = {}  # those of the optional, by what they do
 
     def run(self) -> bool:
         for time, is_end, place in self.prepared.events():
@@ -176,8 +180,7 @@ class _Search:
             self.hidden |= bit
         if o.outcome == UNKNOWN:
             self.optional |= bit
-            if o.kind == "delete":
-                self.optional_deletes |= bit
+            self.alike[o.kind, o.argument] = self.alike.get((o.kind, o.argument), 0) | bit
 
     def _end(self, place: int, now: int) -> bool:
         o = self.prepared.operations[place]
@@ -203,7 +206,6 @@ class _Search:
             if mask & bit:
                 done.add((value, mask & ~bit))
                 continue
-            deletes = self.optional_deletes
             stays = last.get(value, now) > now
             for other, o in changes:
                 if mask & other:
@@ -211,8 +213,10 @@ class _Search:
                 after = _step(o, value)
                 if after is _IMPOSSIBLE or (stays and after != value):
                     continue
-                if other & deletes and other != deletes & ~mask & -(deletes & ~mask):
-                    continue
+                if other & self.optional:
+                    left = self.alike[o.kind, o.argument] & ~mask
+                    if other != left & -left:
+                        continue
                 new = (after, mask | other | (hidden if o.kind in _OVERWRITES else 0) | reads.get(after, 0))
                 if new not in seen:
                     seen.add(new)

@@ -19,6 +19,11 @@ _NEVER = 1 << 62
 _ALWAYS = -1
 
 
+def _registers(operations: Iterable[Operation]) -> Dict[str, List[Operation]]:
+    """By key, without counters: what they hold nobody has written."""
+    return {key: own for key, own in by_key(operations).items() if not any(o.kind == "incr" for o in own)}
+
+
 class _Key:
     """When each value of a key was there at the latest."""
 
@@ -71,7 +76,7 @@ class Violation(NamedTuple):
 def regional(operations: Iterable[Operation], initial: Optional[Dict[str, Value]] = None) -> List[Violation]:
     """The reads that break the regional promise, and those of what nobody had written; by begin."""
     found: List[Violation] = []
-    for key, own in by_key(operations).items():
+    for key, own in _registers(operations).items():
         times = _Key(own, (initial or {}).get(key))
         unique = unique_writes(own)
         overwrites = {region: Overwrites(o for o in own if is_acknowledged(o) and o.region == region) for region in {o.region for o in own}}
@@ -86,7 +91,7 @@ def regional(operations: Iterable[Operation], initial: Optional[Dict[str, Value]
 def staleness(operations: Iterable[Operation], initial: Optional[Dict[str, Value]] = None) -> Dict[str, List[int]]:
     """By region, of each read: nanoseconds. Reads of what nobody had written are left out."""
     found: Dict[str, List[int]] = {}
-    for key, own in by_key(operations).items():
+    for key, own in _registers(operations).items():
         times = _Key(own, (initial or {}).get(key))
         overwrites = Overwrites(o for o in own if is_acknowledged(o))
         for read in times.reads:

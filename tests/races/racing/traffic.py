@@ -41,7 +41,8 @@ class _Client(threading.Thread):
 
     def wire(self) -> Wire:
         if self._wire is None:
-            self._wire = Wire(self.at[1].port)
+            with self.at[1].process.inside():
+                self._wire = Wire(self.at[1].port)
         return self._wire
 
     def lost(self) -> None:

@@ -263,6 +263,41 @@ START_TEST(a_region_that_has_been_down_is_not_waited_for)
 }
 END_TEST
 
+START_TEST(a_region_that_we_were_cut_off_from_is_waited_for)
+{
+    struct strong_write *done;
+    preparer.regions[2].down_us = now - 2 * S;
+    preparer.majority_us = now; /* the first others are back, and this one will be */
+    struct strong_write *write = submit(STRONG_LOCK, "k", &done);
+    say(last(0, 0), MESSAGE_OK);
+    say(last(1, 0), MESSAGE_OK);
+    pass(S / 2);
+    ck_assert_ptr_null(done);
+    say(last(2, 0), MESSAGE_OK);
+    ck_assert_ptr_eq(done, write);
+    ck_assert_int_eq(write->err, OK);
+    preparer_finish(&preparer, write, true, now);
+    preparer.majority_us = now - 2 * S;
+    write = submit(STRONG_LOCK, "k", &done);
+    say(last(0, 0), MESSAGE_OK);
+    say(last(1, 0), MESSAGE_OK);
+    ck_assert_int_eq(done->err, ERR_UNAVAILABLE);
+    preparer_finish(&preparer, write, true, now);
+    preparer.majority_us = 0; /* and a write from before that */
+    preparer.regions[2].down_us = now - S / 2;
+    write = submit(STRONG_LOCK, "k", &done);
+    say(last(0, 0), MESSAGE_OK);
+    say(last(1, 0), MESSAGE_OK);
+    pass(S / 4);
+    preparer.majority_us = now;
+    pass(S / 2);
+    ck_assert_ptr_null(done);
+    pass(S / 2 + MS);
+    ck_assert_int_eq(done->err, ERR_UNAVAILABLE);
+    preparer_finish(&preparer, write, true, now);
+}
+END_TEST
+
 START_TEST(a_conflict_gives_up_and_tries_again_with_a_newer_lock)
 {
     struct strong_write *done;
@@ -422,6 +457,7 @@ int main(void)
     tcase_add_test(tc, no_share_is_asked_again);
     tcase_add_test(tc, a_region_that_is_out_is_not_asked);
     tcase_add_test(tc, a_region_that_has_been_down_is_not_waited_for);
+    tcase_add_test(tc, a_region_that_we_were_cut_off_from_is_waited_for);
     tcase_add_test(tc, a_conflict_gives_up_and_tries_again_with_a_newer_lock);
     tcase_add_test(tc, a_conflict_that_stays_ends);
     tcase_add_test(tc, writes_of_one_key_wait_for_each_other);
