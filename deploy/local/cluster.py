@@ -7,6 +7,7 @@ from typing import Any, Callable, Dict, List, Mapping, Optional, Sequence
 
 from . import signals
 from .mariadb import MariaDB
+from .nats import Nats
 from .parallel import in_parallel
 from .process import Process
 from .region import Region, database_config, merged
@@ -24,6 +25,7 @@ class Cluster:
               account, `user` with `password`, may do everything in it.
     prepare:  called with the primary before the sidecars are started.
     nats_hosts: where each region's NATS listens, by its name, if not on 127.0.0.1.
+    witness:  also a NATS of its own that has a vote on the leases of strong namespaces.
     until:    how far the sidecars are waited for, as Outrigger.start() has it.
     Used as a context, it is started on the way in and closed on the way out, whatever the reason for leaving.
     """
@@ -35,7 +37,8 @@ class Cluster:
                  schema: str = "outrigger", prepare: Optional[Callable[[MariaDB], object]] = None,
                  config: Optional[Mapping[str, Any]] = None,
                  region_config: Optional[Mapping[str, Mapping[str, Any]]] = None, binary: Optional[Path] = None,
-                 env: Optional[Mapping[str, str]] = None, nats_hosts: Optional[Mapping[str, str]] = None, until: Optional[str] = "ready"):
+                 env: Optional[Mapping[str, str]] = None, nats_hosts: Optional[Mapping[str, str]] = None, witness: bool = False,
+                 until: Optional[str] = "ready"):
         self.directory = Path(directory)
         self.schema = schema
         self.password = secrets.token_hex(8)
@@ -52,6 +55,9 @@ class Cluster:
         self.regions: Dict[str, Region] = {
             name: Region(name, self.directory / name, nodes=nodes, memory_mb=memory_mb,
                          nats_host=(nats_hosts or {}).get(name, "127.0.0.1")) for name in regions}
+        self.witness: Optional[Nats] = Nats(self.directory / "witness", name="witness-nats") if witness else None
+        if self.witness:
+            config = merged(config or {}, {"strong": {"witnesses": [{"name": "witness", "url": self.witness.url}]}})
         section = database_config(self.primary, schema, self.user, self.password_file) if self.primary else None
         for region in self.regions.values():
             changes = merged(config or {}, (region_config or {}).get(region.name))
@@ -74,6 +80,8 @@ class Cluster:
         starts = [region.start_servers for region in self.regions.values()]
         if self.primary:
             starts.append(self._start_databases)
+        if self.witness:
+            starts.append(self.witness.start)
         in_parallel(starts, self.close)
 
     def start_outriggers(self) -> None:
@@ -95,16 +103,16 @@ class Cluster:
     def processes(self) -> List[Process]:
         """All that are ours, in the order in which they are started."""
         databases = [db.process for db in (self.primary, self.replica) if db]
-        return databases + [p for region in self.regions.values() for p in region.processes()]
+        return databases + ([self.witness.process] if self.witness else []) + [p for region in self.regions.values() for p in region.processes()]
 
     def close(self) -> None:
         """Ends everything for good, in the reverse order: sidecars, buses and nodes, replica, primary. May be called at any
         time, and twice. Signals that would end us wait meanwhile."""
         with signals.ignored():
             in_parallel([region.close for region in self.regions.values()])
-            for db in (self.replica, self.primary):
-                if db:
-                    db.close()
+            for server in (self.witness, self.replica, self.primary):
+                if server:
+                    server.close()
 
     def __enter__(self) -> "Cluster":
         try:

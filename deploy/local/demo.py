@@ -9,11 +9,13 @@ import sys
 from pathlib import Path
 from typing import List, Optional
 
-from . import catalogue, paths, signals
+from . import catalogue, paths, schema, signals
 from .cluster import Cluster
 from .console import Console
+from .mariadb import MariaDB
 from .process import Process, ProcessError
 from .walk import NAMESPACES, Walk
+from .walk_strong import STRONG
 
 DIRECTORY = paths.BUILD / "demo"
 REGIONS = ("east", "west", "north", "south", "centre")
@@ -79,6 +81,12 @@ def load_catalogue(console: Console) -> catalogue.Catalogue:
     return result
 
 
+def prepare(primary: MariaDB) -> None:
+    """The built-in table, which the strong namespace writes to."""
+    for statement in schema.statements():
+        primary.query(statement, database=catalogue.SCHEMA)
+
+
 def start(cluster: Cluster, console: Console) -> None:
     console.heading("Starting, on 127.0.0.1")
     with console.timed("MariaDB primary and replica; NATS, memcached") as detail:
@@ -88,7 +96,7 @@ def start(cluster: Cluster, console: Console) -> None:
                       f"GTID {cluster.replica.gtid()}")
     with console.timed(f"outrigger in {', '.join(cluster.regions)}") as detail:
         cluster.start_outriggers()
-        detail.append("/readyz: 200")
+        detail.append("/readyz: 200, leases of the strong namespace included")
 
 
 def _send(command: str, target: str) -> str:
@@ -166,7 +174,8 @@ def run(once: bool, count: int, console: Console) -> int:
         names = REGIONS[:count]
         spools = {name: {"bus": {"spool": {"directory": str(path / name / "spool")}}} for name in names}
         cluster = Cluster(path, names, nodes=2, replica=True, template=load_catalogue(console).template,
-                          schema=catalogue.SCHEMA, config={"namespaces": NAMESPACES}, region_config=spools)
+                          schema=catalogue.SCHEMA, prepare=prepare, witness=count == 2,
+                          config={"namespaces": NAMESPACES, "strong": STRONG}, region_config=spools)
         try:
             present(cluster, once, console)
         except ProcessError as e:

@@ -18,6 +18,7 @@ from .console import Console, duration
 from .memcached import Memcached
 from .outrigger import Outrigger
 from .walk_regions import RegionsWalk, Wrong
+from .walk_strong import NAMESPACE as STRONG_NAMESPACE, StrongWalk
 
 PREFIX = "package:"
 NAMESPACE = "package"
@@ -29,6 +30,7 @@ NAMESPACES = [
     {"prefix": "", "read": "aside"},
     {"prefix": PREFIX, "name": NAMESPACE, "read": "through", "ttl": "1h", "negative_ttl": "10s",
      "source": {"table": catalogue.TABLE, "key_column": "name", "value_columns": VALUE_COLUMNS}},
+    STRONG_NAMESPACE,
 ]
 
 _HIT_SAMPLES = 200
@@ -68,6 +70,8 @@ class Walk:
         self._part("Read-through: get package:bash in west", self._first_read, self._second_read, self._absent)
         self._part("Multi-get of 100 packages in west", self._multi_get)
         self._part("A change: UPDATE in MySQL, then delete package:bash through east", self._change)
+        for title, *steps in StrongWalk(self.cluster, self.console, self.clients).parts():
+            self._part(title, *steps)
         for title, step in RegionsWalk(self.cluster, self.console, self.clients).parts():
             self._part(title, step)
         self._part("Plain keys: set, get, incr, cas in west", self._set_get, self._incr, self._cas)

@@ -5,7 +5,7 @@ import json
 import re
 import socket
 from pathlib import Path
-from typing import Any, Dict, List, NamedTuple, Optional, Union
+from typing import Any, Dict, NamedTuple, Optional, Union
 
 import yaml
 
@@ -132,9 +132,3 @@ class Api:
         answer = self.ask(method, path, body, {"Accept": "application/json"})
         assert answer.status == 200, answer
         return json.loads(answer.body)
-
-
-def schema_statements() -> List[str]:
-    """Of deploy/schema.sql."""
-    text = re.sub(r"--[^\n]*", "", (ROOT / "deploy/schema.sql").read_text())
-    return [statement.strip() for statement in text.split(";") if statement.strip()]

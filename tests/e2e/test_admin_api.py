@@ -13,6 +13,7 @@ from urllib.parse import quote, quote_from_bytes
 import pytest
 
 import openapi
+from local import schema
 from local.cluster import Cluster
 from local.memcached import Memcached
 from support import DEADLINE, ROOT, Wire, in_threads, until
@@ -30,7 +31,7 @@ def cluster(watch, directory):
 
     def prepared(db):
         prepare(db)
-        for statement in openapi.schema_statements():
+        for statement in schema.statements():
             db.query(statement, database="outrigger")
     with Cluster(directory, regions=("east", "west"), prepare=prepared, config=config) as cluster:
         yield cluster

@@ -5,8 +5,9 @@ from contextlib import closing
 
 import pytest
 
+from local import schema
 from local.cluster import Cluster
-from support import DEADLINE, ROOT, Growth, Wire, in_threads, sees, wait
+from support import DEADLINE, Growth, Wire, in_threads, sees, wait
 
 SCHEMA = "outrigger"
 REGIONS = ("east", "west", "north")
@@ -28,10 +29,8 @@ CONFIG = {
 def _prepare(db):
     db.query("CREATE TABLE packages (name VARCHAR(200) PRIMARY KEY, version VARCHAR(100))", database=SCHEMA)
     db.query("CREATE TABLE numbers (name VARCHAR(200) PRIMARY KEY, value VARCHAR(100))", database=SCHEMA)
-    lines = [line for line in (ROOT / "deploy/schema.sql").read_text().splitlines() if not line.startswith("--")]
-    for statement in "\n".join(lines).split(";"):
-        if statement.strip():
-            db.query(statement, database=SCHEMA)
+    for statement in schema.statements():
+        db.query(statement, database=SCHEMA)
 
 
 @pytest.fixture(scope="module")

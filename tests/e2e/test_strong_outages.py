@@ -7,8 +7,9 @@ import json
 
 import pytest
 
+from local import schema
 from local.cluster import Cluster
-from support import DEADLINE, ROOT, Outrigger, Wire, heal, log_of, sees, until, wait
+from support import DEADLINE, Outrigger, Wire, heal, log_of, sees, until, wait
 
 SCHEMA = "outrigger"
 REGIONS = ("east", "west", "north")
@@ -27,10 +28,8 @@ CONFIG = {
 
 def _prepare(db):
     db.query("CREATE TABLE packages (name VARCHAR(200) PRIMARY KEY, version VARCHAR(100))", database=SCHEMA)
-    lines = [line for line in (ROOT / "deploy/schema.sql").read_text().splitlines() if not line.startswith("--")]
-    for statement in "\n".join(lines).split(";"):
-        if statement.strip():
-            db.query(statement, database=SCHEMA)
+    for statement in schema.statements():
+        db.query(statement, database=SCHEMA)
 
 
 @pytest.fixture(scope="module")

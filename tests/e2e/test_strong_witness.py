@@ -5,8 +5,8 @@ import subprocess
 import pytest
 
 import openapi
+from local import schema
 from local.cluster import Cluster
-from local.nats import Nats
 from support import Wire, heal, sees, until
 
 SCHEMA = "outrigger"
@@ -14,36 +14,28 @@ LONG = 60.0
 
 
 def _prepare(db):
-    for statement in openapi.schema_statements():
+    for statement in schema.statements():
         db.query(statement, database=SCHEMA)
 
 
 @pytest.fixture(scope="module")
-def witness(directory):
-    witness = Nats(directory / "witness", name="witness")
-    witness.start()
-    yield witness
-    witness.close()
-
-
-@pytest.fixture(scope="module")
-def running(watch, directory, witness):
+def running(watch, directory):
     config = {
         "max_clock_skew": "100ms",
         "database": {"timeout": "3s"},
-        "strong": {"lease": "1s", "lock_window": "5s", "prepare_timeout": "500ms", "witnesses": [{"name": "third", "url": witness.url}]},
+        "strong": {"lease": "1s", "lock_window": "5s", "prepare_timeout": "500ms"},
         "namespaces": [{"prefix": "s:", "read": "through", "write": "through", "consistency": "strong", "source": "entries"}],
     }
-    with Cluster(directory, nodes=1, config=config, prepare=_prepare) as cluster:
+    with Cluster(directory, nodes=1, witness=True, config=config, prepare=_prepare) as cluster:
         yield cluster
 
 
 @pytest.fixture
-def cluster(running, witness):
+def cluster(running):
     heal(running)
     yield running
-    if not witness.process.is_running:
-        witness.start()
+    if not running.witness.process.is_running:
+        running.witness.start()
     heal(running)
 
 
@@ -60,13 +52,13 @@ def test_what_operators_see(cluster, binary):
     east = cluster["east"].outrigger
     answer = openapi.Api(east.admin_port).json("GET", "/regions")  # held against the document
     assert [r["strong"]["lease"] for r in answer["regions"]] == ["ready", "ready"]
-    assert answer["witnesses"] == [{"name": "third", "is_connected": True, "is_vote": True, "problem": None}]
+    assert answer["witnesses"] == [{"name": "witness", "is_connected": True, "is_vote": True, "problem": None}]
     assert "strong: ok" in east.http("GET", "/readyz")[1].splitlines()
     table = subprocess.run([binary.parents[1] / "ctl/outriggerctl", "--address", f"127.0.0.1:{east.admin_port}", "regions"], capture_output=True, text=True, check=True).stdout
     rows = [line.split()[:6] for line in table.split("\n\n")[1].splitlines()[1:]]
     assert rows[0] == ["region", "lease", "number", "is_suspended", "is_connected", "is_vote"]
     assert [row[:2] for row in rows[1:3]] == [["east", "ready"], ["west", "ready"]]
-    assert rows[3][:2] == ["third", "(witness)"]
+    assert rows[3][:2] == ["witness", "(witness)"]
 
 
 @pytest.mark.parametrize("lost, left", [("east", "west"), ("west", "east")])
@@ -85,7 +77,8 @@ def test_a_region_is_lost(cluster, lost, left):
     assert sees(cluster[left].outrigger.port, "s:lost") == b"newer"
 
 
-def test_the_witness_is_lost(cluster, witness):
+def test_the_witness_is_lost(cluster):
+    witness = cluster.witness
     east, west = cluster["east"].outrigger, cluster["west"].outrigger
     witness.kill()
     until(lambda: gauge(east, "votes") == 2, "the witness being missed", LONG)

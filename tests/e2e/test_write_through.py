@@ -2,7 +2,8 @@
 
 import pytest
 
-from support import ROOT, Growth, Wire, in_threads, sees, until
+from local import schema
+from support import Growth, Wire, in_threads, until
 from through import NAMESPACES, SCHEMA, _namespace, prepare, through_region
 
 MORE = [
@@ -16,10 +17,8 @@ ERROR = b"SERVER_ERROR"
 
 def _prepare(db):
     prepare(db)
-    lines = [line for line in (ROOT / "deploy/schema.sql").read_text().splitlines() if not line.startswith("--")]
-    for statement in "\n".join(lines).split(";"):
-        if statement.strip():
-            db.query(statement, database=SCHEMA)
+    for statement in schema.statements():
+        db.query(statement, database=SCHEMA)
 
 
 @pytest.fixture(scope="module")

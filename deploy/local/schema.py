@@ -1,0 +1,11 @@
+"""The tables that Outrigger itself uses, as deploy/schema.sql makes them."""
+
+import re
+from typing import List
+
+from . import paths
+
+
+def statements() -> List[str]:
+    text = re.sub(r"--[^\n]*", "", (paths.ROOT / "deploy/schema.sql").read_text())
+    return [statement.strip() for statement in text.split(";") if statement.strip()]
