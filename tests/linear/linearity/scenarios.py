@@ -4,6 +4,8 @@ East is the region that things happen to, west writes, north is the third vote. 
 a scene is a matter of luck (a moment between two rounds), it is played up to _ROUNDS times, with a key of its own each time.
 """
 
+import shutil
+import socket
 import threading
 import time
 from contextlib import contextmanager
@@ -76,13 +78,14 @@ class Stage:
         return value
 
     def gets(self, region: str, key: str, seconds: float) -> None:
-        """As many as there is time for."""
+        """One every few milliseconds."""
         end = time.monotonic() + seconds
         while time.monotonic() < end:
             try:
                 self.get(region, key)
             except OSError:
                 pass
+            time.sleep(0.005)  # the sidecars need the processor, too
 
     def set(self, region: str, key: str) -> bool:
         """Once, with a value of its own: whether it was acknowledged."""
@@ -231,7 +234,6 @@ def _east_renews(stage: Stage) -> None:
     """Waits until west's NATS has taken east's record once more."""
     nats = stage.rig.cluster[WEST].nats
     with nats.process.inside():
-        import socket
         s = socket.create_connection((nats.host, nats.port), _TIMEOUT)
     with s, s.makefile("rb") as lines:
         s.sendall(b'CONNECT {"verbose":false}\r\nSUB $KV.CONTROL_west.east 1\r\nPING\r\n')
@@ -260,11 +262,16 @@ def from_sending(stage: Stage) -> None:
 
 
 def _north_forgets(stage: Stage) -> None:
-    """Its NATS loses its store, and is reached by east again, but not by west. It dies when east can see that, or east would take seconds to notice."""
+    """Its NATS loses the votes, and is reached by east again, but not by west. It dies when east can see that, or east would take seconds to notice.
+    (Had it lost its stream, too, east would have dropped all it has: the bus would have seen a gap.)"""
     nats = stage.rig.cluster[NORTH].nats
     stage.wan.cut(WEST, NORTH)
     stage.wan.heal(EAST, NORTH)
-    nats.lose_store()
+    nats.kill()
+    votes = list((nats.directory / "store").rglob("KV_CONTROL_north"))
+    assert votes, "where nats-server keeps its streams"
+    for directory in votes:
+        shutil.rmtree(directory)
     nats.start()
 
 
