@@ -25,7 +25,7 @@
 #define LINK_OUT_MAX (16U << 20) /* bytes waiting to be written; beyond: ERR_OVERLOAD */
 #define LINK_IN_MAX (64U << 20)  /* bytes waiting for the bus's thread; what is beyond is dropped, and so delivered again */
 
-#define LINK_EXTRA_MAX 2 /* subjects beside its own inbox */
+#define LINK_EXTRA_MAX 3 /* subjects beside its own inbox */
 
 struct link;
 

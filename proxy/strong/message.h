@@ -10,7 +10,9 @@
  *
  *   subject                               kinds                                   answered by
  *   outrigger.strong.<region>.beacon      BEACON                                  nobody; from the region's holder to everybody
- *   outrigger.strong.<region>.lock        LOCK, COMMIT, INVALIDATE (queue group)  any sidecar of the region; COMMIT is not answered
+ *   outrigger.strong.<region>.lock        LOCK, COMMIT, INVALIDATE (queue group)  one sidecar of the region; COMMIT is not answered
+ *   outrigger.strong.<region>.locks       LOCK, INVALIDATE                        every sidecar of the region
+ *   a sidecar's inbox                     the same                                that one
  *   the holder's inbox                    ASK, RULE                               the holder
  */
 #ifndef PROXY_STRONG_MESSAGE_H
@@ -31,7 +33,7 @@ enum message_kind {
     MESSAGE_COMMIT,     /* version, body: key: that lock becomes a tombstone of now */
     MESSAGE_INVALIDATE, /* body: key */
     MESSAGE_RULE,       /* version, body: pattern */
-    MESSAGE_ANSWER,     /* status; to ASK: left_us, mode, number, digest */
+    MESSAGE_ANSWER,     /* status; to LOCK and INVALIDATE: inbox; to ASK: left_us, mode, number, digest */
     MESSAGE_KINDS,
 };
 

@@ -30,7 +30,8 @@ struct strong_voter {
     char url[300];    /* for messages */
     char reason[ACCESS_TEXT_MAX];
     char beacons[SUBJECT_MAX]; /* of a region */
-    char locks[SUBJECT_MAX];   /* of the own region */
+    char locks[SUBJECT_MAX];   /* of the own region: for one of its sidecars, and for all of them */
+    char all_locks[SUBJECT_MAX];
     struct link *link;
     struct vote vote;
     bool is_up;

@@ -5,6 +5,8 @@
 #include <xxhash.h>
 
 #include "common/guard.h"
+#include "proxy/strong/serve.h"
+#include "proxy/strong/share.h"
 
 #define KEY_BUCKETS 4096U
 #define TICK_US 5000ULL
@@ -23,7 +25,7 @@ struct asked {
     uint64_t again_us; /* … after so long */
     enum message_status said; /* the last that it said, if it was no */
     bool has_spoken;
-    bool was_asked; /* so it may have a lock */
+    uint32_t times; /* that it was asked; then it may have a lock */
     uint64_t until_us;
     struct suspension_waiter waiter;
     struct prepare *prepare;
@@ -173,10 +175,22 @@ static void leave(struct prepare *p, uint64_t now_us)
 static const enum message_kind kinds[] = {
     [STRONG_LOCK] = MESSAGE_LOCK, [STRONG_INVALIDATE] = MESSAGE_INVALIDATE, [STRONG_RULE] = MESSAGE_RULE};
 
+static const char *subject_for(const struct prepare *p, uint32_t i, enum message_kind kind)
+{
+    const struct prepare_region *region = &p->preparer->regions[i];
+    if (kind == MESSAGE_RULE) {
+        return region->holder;
+    }
+    if (kind != MESSAGE_COMMIT && p->asked[i].times > 1) {
+        return region->everybody;
+    }
+    return region->server[0] != '\0' ? region->server : region->group;
+}
+
 static void send_to(struct prepare *p, uint32_t i, enum message_kind kind)
 {
     struct preparer *preparer = p->preparer;
-    const char *subject = kind == MESSAGE_RULE ? preparer->regions[i].holder : preparer->regions[i].subject;
+    const char *subject = subject_for(p, i, kind);
     if (subject[0] == '\0') {
         return; /* nobody to ask yet */
     }
@@ -204,15 +218,17 @@ static void ask(struct prepare *p, uint32_t i, uint64_t now_us)
 {
     struct asked *a = &p->asked[i];
     a->place = PLACE_ASKING;
-    a->was_asked = true;
-    a->due_us = now_us + p->preparer->timeout_us / 3; /* then another sidecar of the region may be luckier */
+    if (a->times++ == 1) {
+        p->preparer->regions[i].server[0] = '\0'; /* it is silent, or can not */
+    }
+    a->due_us = now_us + p->preparer->timeout_us / 4;
     send_to(p, i, kinds[p->write.kind]);
 }
 
 static void give_up_locks(struct prepare *p)
 {
     for (uint32_t i = 0; i < p->preparer->region_count && p->write.kind == STRONG_LOCK; i++) {
-        if (p->asked[i].was_asked && p->asked[i].place != PLACE_BUSY) {
+        if (p->asked[i].times > 0 && p->asked[i].place != PLACE_BUSY) {
             send_to(p, i, MESSAGE_COMMIT);
         }
     }
@@ -417,6 +433,14 @@ void preparer_finish(struct preparer *preparer, struct strong_write *write, bool
     free(p);
 }
 
+/* Who has answered is asked the next time. */
+static void remember(struct prepare *p, uint32_t i, const struct message *message)
+{
+    if (p->write.kind != STRONG_RULE && (message->status == MESSAGE_OK || message->status == MESSAGE_BUSY) && share_is_inbox(message->inbox)) {
+        snprintf(p->preparer->regions[i].server, SUBJECT_MAX, "%.*s.%c.0", (int)message->inbox.len, message->inbox.data, SERVE_KIND);
+    }
+}
+
 static void on_said(struct prepare *p, uint32_t i, enum message_status status, uint64_t now_us)
 {
     struct preparer *preparer = p->preparer;
@@ -458,6 +482,7 @@ void preparer_on_answer(struct preparer *preparer, uint64_t number, const struct
     if (incoming->status != STATUS_NONE) {
         on_said(p, region, MESSAGE_NO_SHARE, now_us); /* nobody listens there */
     } else if (message_read(incoming->data, &message) == OK && message.kind == MESSAGE_ANSWER) {
+        remember(p, region, &message);
         on_said(p, region, message.status, now_us);
     }
 }

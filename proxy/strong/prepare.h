@@ -12,8 +12,9 @@
  *   a region:  ASKING ──▶ LOCKED │ BUSY (another's lock) │ FAILED (refused)
  *                 └── no answer for prepare_timeout, or known to be suspended ──▶ SUSPENDING ──▶ OUT │ FAILED
  *
- * Asked is the region's queue group, again and again with the same version, which is harmless: any sidecar of the region with a share may answer. Nothing is
- * given up before all have answered, lest a lock overtake its own end and stay for lock_window (which would cost time, and nothing else).
+ * Asked is the sidecar of the region that answered last (so locks and their ends come in order), or else any one; a quarter of prepare_timeout later all of them, again
+ * and again with the same version, which is harmless: whoever has a share answers, and one that stands still costs its region nothing. Nothing is given up before all
+ * regions have answered, lest a lock overtake its own end and stay for lock_window (which would cost time, and nothing else).
  */
 #ifndef PROXY_STRONG_PREPARE_H
 #define PROXY_STRONG_PREPARE_H
@@ -35,7 +36,9 @@ struct prepare_region {
     struct suspension *suspension;
     uint32_t metric; /* index of the region in metrics */
     uint64_t down_us; /* since when there is no connection to it; 0: there is one */
-    char subject[SUBJECT_MAX]; /* of its queue group */
+    char group[SUBJECT_MAX];     /* any one of its sidecars */
+    char everybody[SUBJECT_MAX]; /* all of them */
+    char server[SUBJECT_MAX];    /* the one that answered last; "" before that, and when it has been silent */
     char holder[SUBJECT_MAX];  /* where its holder takes rules; "" while none is known */
 };
 

@@ -20,6 +20,7 @@ static void answer(struct server *server, const char *reply, enum message_status
         .sidecar = server->sidecar,
         .voters = server->voters,
         .wall_ms = guard_wall_ms(server->config),
+        .inbox = span_str(server->transport->inbox),
     };
     metrics_add(server->metrics, METRIC_STRONG_SERVED, status, 1);
     if (reply[0] != '\0') {

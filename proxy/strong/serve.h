@@ -12,6 +12,7 @@
 #include "proxy/strong/strong.h"
 
 #define SERVE_TASKS_MAX 16384U
+#define SERVE_KIND 's'
 
 struct server {
     const struct config *config;

@@ -147,6 +147,7 @@ static void name_voter(struct strong_voter *v)
     if (v->index == 0) {
         snprintf(v->section, sizeof v->section, "bus");
         snprintf(v->locks, sizeof v->locks, "outrigger.strong.%s.lock", v->name);
+        snprintf(v->all_locks, sizeof v->all_locks, "outrigger.strong.%s.locks", v->name);
     } else if (v->index <= peer_count) {
         snprintf(v->section, sizeof v->section, "bus.peers[%u]", v->index - 1);
     } else {
@@ -179,7 +180,8 @@ static enum err voter_start(struct strong *strong, uint32_t index)
         .client_name = strong->client_name,
         .send_asap = true, /* somebody waits for each of them */
         .is_wanted = true,
-        .extra = {{v->beacons[0] != '\0' ? v->beacons : NULL, NULL}, {v->locks[0] != '\0' ? v->locks : NULL, "lock"}},
+        .extra = {{v->beacons[0] != '\0' ? v->beacons : NULL, NULL}, {v->locks[0] != '\0' ? v->locks : NULL, "lock"},
+                  {v->all_locks[0] != '\0' ? v->all_locks : NULL, NULL}},
         .handler = &strong_handler,
         .ctx = v,
     };
@@ -259,7 +261,8 @@ static void machines_init(struct strong *strong, struct metrics_shard *shard, ui
         suspension_init(&v->suspension, &suspension);
         strong->preparer.regions[i] = (struct prepare_region){
             .name = v->name, .transport = link_transport(v->link), .suspension = &v->suspension, .metric = i, .down_us = now_us};
-        snprintf(strong->preparer.regions[i].subject, SUBJECT_MAX, "outrigger.strong.%s.lock", v->name);
+        snprintf(strong->preparer.regions[i].group, SUBJECT_MAX, "outrigger.strong.%s.lock", v->name);
+        snprintf(strong->preparer.regions[i].everybody, SUBJECT_MAX, "outrigger.strong.%s.locks", v->name);
     }
 }
 

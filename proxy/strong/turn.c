@@ -128,6 +128,12 @@ static void on_ask(struct strong *strong, const struct incoming *incoming, uint6
     share_on_ask(&strong->share, &message, incoming->reply, share_now(strong, now_us));
 }
 
+static void serve(struct strong *strong, const struct incoming *message, uint64_t now_us)
+{
+    strong->server.lock_until_us = strong->share.lock_until_us;
+    server_on_request(&strong->server, message, now_us);
+}
+
 static void on_own_message(struct strong *strong, char kind, uint64_t number, const struct incoming *message, uint64_t now_us)
 {
     switch (kind) {
@@ -135,6 +141,7 @@ static void on_own_message(struct strong *strong, char kind, uint64_t number, co
     case SHARE_ASK_KIND: on_ask(strong, message, now_us); break;
     case SHARE_ANSWER_KIND: share_on_answer(&strong->share, number, message, share_now(strong, now_us)); break;
     case RULING_KIND: ruler_on_request(&strong->ruler, message); break;
+    case SERVE_KIND: serve(strong, message, now_us); break;
     default: break;
     }
 }
@@ -158,9 +165,8 @@ static void on_message(void *ctx, const struct incoming *message)
         on_own_message(strong, kind, number, message, now_us);
     } else if (is_region(v) && strcmp(message->subject, v->beacons) == 0) {
         on_beacon(v, message, now_us);
-    } else if (v->index == 0 && strcmp(message->subject, v->locks) == 0) {
-        strong->server.lock_until_us = strong->share.lock_until_us;
-        server_on_request(&strong->server, message, now_us);
+    } else if (v->index == 0 && (strcmp(message->subject, v->locks) == 0 || strcmp(message->subject, v->all_locks) == 0)) {
+        serve(strong, message, now_us);
     }
 }
 

@@ -126,6 +126,23 @@ def test_patterns_and_a_sidecar_that_is_paused(cluster):
     assert not leases(cluster["east"].outrigger)["north"]["is_suspended"]
 
 
+def test_a_sidecar_stands_still(cluster):
+    """Another of its region locks for it: the region is not left out. What the paused one has in its buffers harms nobody when it goes on."""
+    paused = next(s for s in cluster["north"].outriggers if gauge(s, "holder") == 0)
+    keys = [f"s:still-{i}" for i in range(20)]
+    for key in keys:
+        assert write(cluster["west"].outrigger, key, b"old") == b"STORED\r\n"
+        cached(paused, key, b"old")
+    number = leases(cluster["east"].outrigger)["north"]["number"]
+    paused.process.pause()
+    for i, key in enumerate(keys):
+        assert write(cluster["east"].outriggers[i % 2], key, b"new") == b"STORED\r\n"
+    assert leases(cluster["east"].outrigger)["north"]["number"] == number
+    paused.process.resume()
+    for key in keys:
+        assert sees(paused.port, key) == b"new"
+
+
 def test_a_holder_is_killed(cluster):
     """Another of its region takes over; nothing was written meanwhile, so the region need not come back."""
     region = cluster["west"]

@@ -143,7 +143,7 @@ def run_unit(tally, name=None):
 
 def build_hooks():
     """The sidecar whose guards can be taken out (common/guard.h)."""
-    build(HOOKS, ["-Dtest_hooks=true", "--buildtype=debugoptimized", "-Db_sanitize=address,undefined", "-Db_lundef=false"], ["proxy/outrigger"])
+    build(HOOKS, ["-Dtest_hooks=true", "--buildtype=debugoptimized", "-Db_sanitize=address,undefined", "-Db_lundef=false"], ["proxy/outrigger", "ctl/outriggerctl"])
 
 
 def run_model(tally, arguments):
@@ -164,7 +164,7 @@ def run_races(tally, seconds):
 
 def run_threads(tally, name):
     """The whole sidecar under ThreadSanitizer, with real servers; a data race ends it, which fails the test."""
-    build(TSAN, ["-Dtests=true", "--buildtype=debugoptimized", "-Db_sanitize=thread", "-Db_lundef=false"], ["proxy/outrigger"])
+    build(TSAN, ["-Dtests=true", "--buildtype=debugoptimized", "-Db_sanitize=thread", "-Db_lundef=false"], ["proxy/outrigger", "ctl/outriggerctl"])
     command = ["/usr/bin/python3", "-m", "pytest", "-q", "-rf", "--tb=short", "-p", "no:cacheprovider", "tests/e2e", "-k", name]
     environment = dict(os.environ, PYTHONDONTWRITEBYTECODE="1", OUTRIGGER_BINARY=os.path.join(TSAN, "proxy/outrigger"), **ENVIRONMENT)
     status = subprocess.run(command, cwd=ROOT, env=environment, check=False).returncode

@@ -76,7 +76,7 @@ static void setup(void)
         struct suspension_context context = {&config, test_log, &nobody, i};
         suspension_init(&region->suspension, &context);
         preparer.regions[i] = (struct prepare_region){.name = i == 0 ? "west" : peers[i - 1].region, .transport = &region->transport,
-                                                      .suspension = &region->suspension, .metric = i, .subject = "lock", .holder = "holder"};
+                                                      .suspension = &region->suspension, .metric = i, .group = "lock", .everybody = "locks", .holder = "holder"};
     }
 }
 
@@ -120,7 +120,7 @@ static void pass(uint64_t us)
 static void say(const struct sent *s, enum message_status status)
 {
     char bytes[MESSAGE_MAX];
-    struct message message = {.kind = MESSAGE_ANSWER, .status = status, .voters = 99};
+    struct message message = {.kind = MESSAGE_ANSWER, .status = status, .voters = 99, .inbox = SPAN_LIT("_INBOX.server")};
     struct incoming incoming = {.data = span_of(bytes, message_write(&message, bytes))};
     preparer_on_answer(&preparer, s->number, &incoming, now);
     mailbox_drain(&box, NULL);
@@ -198,7 +198,7 @@ START_TEST(silence_is_asked_again_then_fails_without_votes)
     say(last(1, 0), MESSAGE_OK);
     pass(900 * MS);
     ck_assert_ptr_null(done);
-    ck_assert_uint_eq(count_of(2, MESSAGE_LOCK), 3);
+    ck_assert_uint_eq(count_of(2, MESSAGE_LOCK), 4);
     pass(200 * MS);
     ck_assert_ptr_eq(done, write);
     ck_assert_int_eq(write->err, ERR_UNAVAILABLE);
@@ -206,6 +206,30 @@ START_TEST(silence_is_asked_again_then_fails_without_votes)
     ck_assert_uint_eq(count_of(0, MESSAGE_COMMIT), 1); /* what it had is given up */
     preparer_finish(&preparer, write, true, now);
     ck_assert_uint_eq(preparer.count, 0);
+}
+END_TEST
+
+START_TEST(who_answers_is_asked_again_and_all_when_it_is_silent)
+{
+    struct strong_write *done;
+    struct strong_write *write = submit(STRONG_LOCK, "k", &done);
+    ck_assert_str_eq(last(0, 0)->subject, "lock");
+    for (uint32_t i = 0; i < REGIONS; i++) {
+        say(last(i, 0), MESSAGE_OK);
+    }
+    preparer_finish(&preparer, write, true, now);
+    ck_assert_str_eq(last(0, MESSAGE_COMMIT)->subject, "_INBOX.server.s.0");
+    write = submit(STRONG_LOCK, "k", &done);
+    ck_assert_str_eq(last(0, MESSAGE_LOCK)->subject, "_INBOX.server.s.0");
+    say(last(1, 0), MESSAGE_OK);
+    say(last(2, 0), MESSAGE_OK);
+    pass(260 * MS);
+    ck_assert_str_eq(last(0, MESSAGE_LOCK)->subject, "locks");
+    ck_assert_str_eq(preparer.regions[0].server, "");
+    say(last(0, 0), MESSAGE_OK);
+    ck_assert_int_eq(done->err, OK);
+    ck_assert_str_eq(preparer.regions[0].server, "_INBOX.server.s.0");
+    preparer_finish(&preparer, write, true, now);
 }
 END_TEST
 
@@ -454,6 +478,7 @@ int main(void)
     tcase_add_test(tc, locks_everywhere_then_commits);
     tcase_add_test(tc, unsettled_leaves_the_locks);
     tcase_add_test(tc, silence_is_asked_again_then_fails_without_votes);
+    tcase_add_test(tc, who_answers_is_asked_again_and_all_when_it_is_silent);
     tcase_add_test(tc, no_share_is_asked_again);
     tcase_add_test(tc, a_region_that_is_out_is_not_asked);
     tcase_add_test(tc, a_region_that_has_been_down_is_not_waited_for);
