@@ -138,6 +138,7 @@ class Faults(racing_faults.Faults):
             rig.wan.heal_all()
         if not rig.primary.process.is_running:
             rig.restart_database()
+        rig.primary.query("SET GLOBAL read_only = 0")  # a switch that has failed halfway
         for region in rig.cluster.regions.values():
             if not region.nats.process.is_running:
                 region.nats.start()

@@ -130,6 +130,7 @@ class Rig:
         old.query("SET GLOBAL read_only = 1")
         new.wait_for_gtid(old.gtid())
         new.query("STOP SLAVE")
+        new.query("RESET SLAVE ALL")  # or it would follow the other again when it is started anew
         new.query("SET GLOBAL read_only = 0")
         self.primary, self.replica = new, old
         old.query("SET GLOBAL gtid_slave_pos = @@GLOBAL.gtid_current_pos")
