@@ -98,6 +98,7 @@ static const char *const lock_statuses[LOCK_STATUSES] = {
     [LOCK_REFUSED] = "refused",
     [LOCK_NODE] = "node",
     [LOCK_STALE] = "stale",
+    [LOCK_NOT_STRONG] = "not_strong",
 };
 
 static const char *const errors[ERR_COUNT] = {

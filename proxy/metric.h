@@ -50,7 +50,7 @@ enum write_outcome {
     WRITE_OUTCOMES,
 };
 
-enum lock_status { LOCK_GRANTED, LOCK_BUSY, LOCK_NO_SHARE, LOCK_REFUSED, LOCK_NODE, LOCK_STALE, LOCK_STATUSES }; /* as enum message_status of strong/message.h */
+enum lock_status { LOCK_GRANTED, LOCK_BUSY, LOCK_NO_SHARE, LOCK_REFUSED, LOCK_NODE, LOCK_STALE, LOCK_NOT_STRONG, LOCK_STATUSES }; /* as enum message_status of strong/message.h */
 enum host_kind { HOST_PRIMARY, HOST_REPLICA, HOSTS };
 enum replica_refusal { REFUSED_STALE, REFUSED_OLDER, REFUSED_FAILED, REFUSALS };
 enum error_source { SOURCE_CLIENT, SOURCE_NODE, SOURCE_DATABASE, SOURCE_BUS, SOURCE_CLOCK, SOURCES };

@@ -417,7 +417,7 @@ static enum err start(struct app *app)
     }
     app->controller = (struct controller){.config = config, .log = app->log, .metrics = metrics, .workers = app->workers,
                                           .worker_count = app->worker_count, .rules = app->rules};
-    err = controller_start(&app->controller, id + config->threads + 1, app->ring);
+    err = controller_start(&app->controller, app->ring);
     if (err != OK) {
         return err;
     }

@@ -67,7 +67,7 @@ static void on_digest(void *ctx)
     strong_on_digest(((struct controller *)ctx)->strong);
 }
 
-enum err controller_start(struct controller *controller, uint32_t clock_id, const struct ketama *ring)
+enum err controller_start(struct controller *controller, const struct ketama *ring)
 {
     const struct config *config = controller->config;
     if (config->strong == NULL) {
@@ -81,7 +81,7 @@ enum err controller_start(struct controller *controller, uint32_t clock_id, cons
         .digest = digest,
         .is_pool_whole = is_pool_whole,
     };
-    enum err err = strong_create(config, controller->log, controller->metrics, clock_id, ketama_fingerprint(ring), sink, &controller->strong);
+    enum err err = strong_create(config, controller->log, controller->metrics, ketama_fingerprint(ring), sink, &controller->strong);
     if (err != OK) {
         log_error(controller->log, "can not start the consistency controller: %s", err_text(err));
         return err;

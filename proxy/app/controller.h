@@ -23,6 +23,6 @@ struct controller {
 struct worker *controller_worker(struct worker **workers, uint32_t count, struct span key);
 
 /* After the workers and the rules are created, and before any of them starts. Nothing where no namespace is strong. */
-enum err controller_start(struct controller *controller, uint32_t clock_id, const struct ketama *ring);
+enum err controller_start(struct controller *controller, const struct ketama *ring);
 
 #endif

@@ -429,17 +429,24 @@ static void load_locked(struct loader_thread *t)
     struct loader *loader = host->loader;
     struct load *late = NULL;
     take_locked(t, &late);
-    if (late != NULL) {
-        answer_locked(t, late);
+    const struct load *first = t->batch_count > 0 ? t->batch[0] : NULL;
+    struct store_batch batch = {.count = t->batch_count, .loads = t->items};
+    uint64_t until_us = 0;
+    if (first != NULL) {
+        batch.source = first->namespace;
+        batch.is_locking = first->is_locking;
+        until_us = host->kind == HOST_REPLICA ? first->replica_until_us : first->deadline_us;
     }
-    if (t->batch_count == 0) {
+    if (late != NULL) {
+        answer_locked(t, late); /* lets go of the mutex: the watchdog may take out of the batch what is late by now */
+    }
+    if (batch.count == 0) {
         return;
     }
     host_wake_locked(host); /* there may be other tables' */
-    struct store_batch batch = {.source = t->batch[0]->namespace, .is_locking = t->batch[0]->is_locking, .count = t->batch_count, .loads = t->items};
     t->state = THREAD_LOADING;
     t->is_interrupted = false;
-    loader_watch_locked(loader, host->kind == HOST_REPLICA ? t->batch[0]->replica_until_us : t->batch[0]->deadline_us);
+    loader_watch_locked(loader, until_us);
     pthread_mutex_unlock(&loader->mutex);
     enum err err = loader->store->load(t->connection, &batch);
     count_queries(t, &batch);

@@ -44,6 +44,7 @@ enum message_status {
     MESSAGE_REFUSED,   /* ring, voters or clock are not the same */
     MESSAGE_NODE,      /* the key's node could not be told */
     MESSAGE_STALE,     /* to ASK: the digest is not the holder's */
+    MESSAGE_NOT_STRONG, /* the key's namespace is not a strong one there */
     MESSAGE_STATUSES,
 };
 

@@ -36,7 +36,6 @@ struct strong_voter {
     struct vote vote;
     bool is_up;
     bool was_up;
-    uint64_t down_us; /* since when */
 
     /* Of regions, witnesses are none. */
     struct suspension suspension;
@@ -53,6 +52,7 @@ struct strong {
     struct mailbox mailbox;
     pthread_t thread;
     bool has_thread;
+    bool has_machines;
     _Atomic bool is_stopping; /* nothing is taken any more */
     _Atomic bool is_ending;   /* the thread is to end */
     _Atomic uint32_t posting; /* callers between looking at is_stopping and having posted */

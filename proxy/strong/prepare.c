@@ -26,6 +26,7 @@ struct asked {
     enum message_status said; /* the last that it said, if it was no */
     bool has_spoken;
     uint32_t times; /* that it was asked; then it may have a lock */
+    bool is_last;   /* it was silent, and is there after all: asked once more, before it is suspended for good */
     uint64_t until_us;
     struct suspension_waiter waiter;
     struct prepare *prepare;
@@ -181,37 +182,73 @@ static const char *subject_for(const struct prepare *p, uint32_t i, enum message
     if (kind == MESSAGE_RULE) {
         return region->holder;
     }
-    if (kind != MESSAGE_COMMIT && p->asked[i].times > 1) {
+    if (p->asked[i].times > 1) { /* more than one may have locked it, or do it yet */
         return region->everybody;
     }
     return region->server[0] != '\0' ? region->server : region->group;
 }
 
-static void send_to(struct prepare *p, uint32_t i, enum message_kind kind)
+/* `reply`: the number of the subject that is answered to; 0: no answer is wanted. */
+static void send_message(struct preparer *preparer, uint32_t i, const char *subject, enum message_kind kind, uint64_t version, struct span key, uint64_t reply)
 {
-    struct preparer *preparer = p->preparer;
-    const char *subject = subject_for(p, i, kind);
-    if (subject[0] == '\0') {
-        return; /* nobody to ask yet */
-    }
     struct transport *transport = preparer->regions[i].transport;
-    char reply[SUBJECT_MAX];
+    char text[SUBJECT_MAX];
     char bytes[MESSAGE_MAX];
     struct message message = {
         .kind = kind,
         .sidecar = preparer->sidecar,
         .voters = preparer->voters,
         .wall_ms = guard_wall_ms(preparer->config),
-        .version = p->version,
-        .body = span_of(p->write.key, p->write.key_len),
+        .version = version,
+        .body = key,
     };
-    uint64_t number = ((uint64_t)p->generation << SLOT_BITS | p->slot) << REGION_BITS | i;
-    snprintf(reply, sizeof reply, "%s.%c.%" PRIu64, transport->inbox, PREPARE_KIND, number);
+    snprintf(text, sizeof text, "%s.%c.%" PRIu64, transport->inbox, PREPARE_KIND, reply);
     transport->ops->send(transport, &(struct outgoing){
         .subject = subject,
-        .reply = kind == MESSAGE_COMMIT ? NULL : reply,
+        .reply = reply != 0 ? text : NULL,
         .data = span_of(bytes, message_write(&message, bytes)),
     });
+}
+
+/* Nobody acknowledges the end of a lock: the last ones are kept, in case who was told stands still. */
+static void remember_commit(struct prepare_region *region, const struct prepare *p)
+{
+    struct prepare_commit *commit = &region->recent[region->next_recent++ % PREPARE_RECENT];
+    commit->version = p->version;
+    commit->key_len = p->write.key_len;
+    memcpy(commit->key, p->write.key, p->write.key_len);
+}
+
+/* The sidecar that was asked last is silent, or can not: others are asked from now on, and end the locks that it may not have ended. */
+static void forget_server(struct preparer *preparer, uint32_t i)
+{
+    struct prepare_region *region = &preparer->regions[i];
+    if (region->server[0] == '\0') {
+        return;
+    }
+    region->server[0] = '\0';
+    for (uint32_t n = 0; n < PREPARE_RECENT; n++) {
+        struct prepare_commit *commit = &region->recent[n];
+        if (commit->version != 0) {
+            send_message(preparer, i, region->everybody, MESSAGE_COMMIT, commit->version, span_of(commit->key, commit->key_len), 0);
+            commit->version = 0;
+        }
+    }
+}
+
+static void send_to(struct prepare *p, uint32_t i, enum message_kind kind)
+{
+    struct preparer *preparer = p->preparer;
+    struct prepare_region *region = &preparer->regions[i];
+    const char *subject = subject_for(p, i, kind);
+    uint64_t number = ((uint64_t)p->generation << SLOT_BITS | p->slot) << REGION_BITS | i;
+    if (subject[0] == '\0') {
+        return; /* nobody to ask yet */
+    }
+    if (kind == MESSAGE_COMMIT && subject == region->server) {
+        remember_commit(region, p);
+    }
+    send_message(preparer, i, subject, kind, p->version, span_of(p->write.key, p->write.key_len), kind == MESSAGE_COMMIT ? 0 : number);
 }
 
 static void ask(struct prepare *p, uint32_t i, uint64_t now_us)
@@ -219,7 +256,7 @@ static void ask(struct prepare *p, uint32_t i, uint64_t now_us)
     struct asked *a = &p->asked[i];
     a->place = PLACE_ASKING;
     if (a->times++ == 1) {
-        p->preparer->regions[i].server[0] = '\0'; /* it is silent, or can not */
+        forget_server(p->preparer, i);
     }
     a->due_us = now_us + p->preparer->timeout_us / 4;
     send_to(p, i, kinds[p->write.kind]);
@@ -300,6 +337,7 @@ static const char *why(const struct asked *a)
     case MESSAGE_NO_SHARE: return "has no lease";
     case MESSAGE_NODE: return "can not reach the key's node";
     case MESSAGE_REFUSED: return "refuses: its voters are not ours, or the clocks differ";
+    case MESSAGE_NOT_STRONG: return "refuses: the key's namespace is not strong there";
     default: return "does not answer";
     }
 }
@@ -325,7 +363,7 @@ static void evaluate(struct prepare *p, uint64_t now_us)
         fail(p, ERR_STOPPING, now_us, "%s", "this sidecar is shutting down");
     } else if (failed < PREPARE_REGIONS_MAX) {
         const struct asked *a = &p->asked[failed];
-        bool is_refused = a->has_spoken && a->said == MESSAGE_REFUSED;
+        bool is_refused = a->has_spoken && (a->said == MESSAGE_REFUSED || a->said == MESSAGE_NOT_STRONG);
         fail(p, is_refused ? ERR_REMOTE : ERR_UNAVAILABLE, now_us, "region %s %s%s", preparer->regions[failed].name, why(a),
              is_refused ? "" : ", and can not be left out: no majority of the voters");
     } else if (busy == PREPARE_REGIONS_MAX) {
@@ -361,6 +399,14 @@ static void suspend(struct prepare *p, uint32_t i, uint64_t now_us)
     }
 }
 
+/* The version is all that tells a lock from another's, so it must be nobody else's: that of a version clock would do only where no two clocks have the same id. */
+static uint64_t lock_version(struct preparer *preparer)
+{
+    uint64_t more_ms = random_below(preparer, MIN(preparer->config->max_clock_skew_ms / 2, 63U) + 1);
+    uint64_t until_ms = guard_wall_ms(preparer->config) + preparer->config->strong->lock_window_ms + more_ms;
+    return until_ms << VERSION_MS_SHIFT | random_below(preparer, 1ULL << VERSION_MS_SHIFT);
+}
+
 static void attempt(struct prepare *p, uint64_t now_us)
 {
     struct preparer *preparer = p->preparer;
@@ -369,7 +415,7 @@ static void attempt(struct prepare *p, uint64_t now_us)
     p->started_us = now_us;
     p->generation = ++preparer->generation;
     if (p->write.kind != STRONG_RULE) {
-        p->version = version_shift(version_next(&preparer->clock, guard_wall_ms(preparer->config)), preparer->config->strong->lock_window_ms);
+        p->version = lock_version(preparer);
     }
     for (uint32_t i = 0; i < preparer->region_count; i++) {
         uint64_t down_us = preparer->regions[i].down_us; /* what was silent before need not be waited for again */
@@ -455,6 +501,7 @@ static void on_said(struct prepare *p, uint32_t i, enum message_status status, u
         metrics_add(preparer->metrics, METRIC_STRONG_CONFLICTS, preparer->regions[i].metric, 1);
         break;
     case MESSAGE_REFUSED:
+    case MESSAGE_NOT_STRONG:
         a->has_spoken = true;
         a->said = status;
         a->place = PLACE_FAILED;
@@ -467,6 +514,23 @@ static void on_said(struct prepare *p, uint32_t i, enum message_status status, u
         return;
     }
     evaluate(p, now_us);
+}
+
+void preparer_on_beacon(struct preparer *preparer, uint32_t region, uint64_t now_us)
+{
+    struct list *it, *tmp;
+    list_for_each(it, tmp, &preparer->active)
+    {
+        struct prepare *p = list_entry(it, struct prepare, in_active);
+        struct asked *a = &p->asked[region];
+        bool was_silent = p->state == PREPARE_ASKING && a->place == PLACE_SUSPENDING && !a->has_spoken && a->times > 0 && !a->is_last;
+        if (was_silent && preparer->regions[region].suspension->proven_us == 0) {
+            suspension_cancel(preparer->regions[region].suspension, &a->waiter);
+            a->is_last = true;
+            a->until_us = now_us + patience_us(p);
+            ask(p, region, now_us);
+        }
+    }
 }
 
 void preparer_on_answer(struct preparer *preparer, uint64_t number, const struct incoming *incoming, uint64_t now_us)
@@ -498,17 +562,20 @@ static void tick(struct prepare *p, uint64_t now_us)
         fail(p, ERR_TIMEOUT, now_us, "%s", "too many writes of this key, one behind the other");
         return;
     }
-    for (uint32_t i = 0; i < preparer->region_count && p->state == PREPARE_ASKING; i++) {
+    if (p->state != PREPARE_ASKING) {
+        return;
+    }
+    p->state = PREPARE_WAITING; /* nothing is decided before all have been looked at: who is answered may let go of it at once */
+    for (uint32_t i = 0; i < preparer->region_count; i++) {
         struct asked *a = &p->asked[i];
-        if (a->place != PLACE_ASKING) {
-            continue;
-        }
-        if (is_silent(p, i, now_us)) {
+        if (a->place == PLACE_ASKING && is_silent(p, i, now_us)) {
             suspend(p, i, now_us);
-        } else if (now_us >= a->due_us) {
+        } else if (a->place == PLACE_ASKING && now_us >= a->due_us) {
             ask(p, i, now_us);
         }
     }
+    p->state = PREPARE_ASKING;
+    evaluate(p, now_us);
 }
 
 uint64_t preparer_step(struct preparer *preparer, uint64_t now_us)
@@ -526,7 +593,7 @@ uint64_t preparer_step(struct preparer *preparer, uint64_t now_us)
     return preparer->due_us;
 }
 
-void preparer_init(struct preparer *preparer, const struct config *config, struct metrics_shard *metrics, uint32_t clock_id, uint64_t sidecar, uint64_t voters)
+void preparer_init(struct preparer *preparer, const struct config *config, struct metrics_shard *metrics, uint64_t sidecar, uint64_t voters)
 {
     *preparer = (struct preparer){
         .config = config,
@@ -540,7 +607,6 @@ void preparer_init(struct preparer *preparer, const struct config *config, struc
         .free_slots = xcalloc(PREPARE_WRITES_MAX, sizeof(uint32_t)),
         .keys = xcalloc(KEY_BUCKETS, sizeof(struct list)),
     };
-    version_clock_init(&preparer->clock, clock_id, config->max_clock_skew_ms);
     list_init(&preparer->active);
     for (uint32_t i = 0; i < PREPARE_WRITES_MAX; i++) {
         preparer->free_slots[i] = i;

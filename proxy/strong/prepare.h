@@ -30,6 +30,14 @@
 #define PREPARE_WRITES_MAX 16384U
 #define PREPARE_KIND 'l'
 
+/* Locks that were given up lately, with one sidecar: if that is silent, all are told. */
+#define PREPARE_RECENT 64U
+struct prepare_commit {
+    uint64_t version; /* 0: none */
+    uint16_t key_len;
+    char key[KEY_MAX];
+};
+
 struct prepare_region {
     const char *name;
     struct transport *transport;
@@ -39,6 +47,8 @@ struct prepare_region {
     char group[SUBJECT_MAX];     /* any one of its sidecars */
     char everybody[SUBJECT_MAX]; /* all of them */
     char server[SUBJECT_MAX];    /* the one that answered last; "" before that, and when it has been silent */
+    struct prepare_commit recent[PREPARE_RECENT];
+    uint32_t next_recent;
     char holder[SUBJECT_MAX];  /* where its holder takes rules; "" while none is known */
 };
 
@@ -47,7 +57,6 @@ struct prepare;
 struct preparer {
     const struct config *config;
     struct metrics_shard *metrics;
-    struct version_clock clock;
     uint64_t sidecar;
     uint64_t voters;
     uint64_t random;
@@ -66,7 +75,7 @@ struct preparer {
     bool is_stopping;
 };
 
-void preparer_init(struct preparer *preparer, const struct config *config, struct metrics_shard *metrics, uint32_t clock_id, uint64_t sidecar, uint64_t voters);
+void preparer_init(struct preparer *preparer, const struct config *config, struct metrics_shard *metrics, uint64_t sidecar, uint64_t voters);
 void preparer_deinit(struct preparer *preparer);
 /* Those under way end with ERR_STOPPING, and so does every later one. */
 void preparer_stop(struct preparer *preparer);
@@ -74,6 +83,8 @@ void preparer_stop(struct preparer *preparer);
 void preparer_submit(struct preparer *preparer, struct strong_write *write, uint64_t now_us);
 void preparer_finish(struct preparer *preparer, struct strong_write *write, bool is_settled, uint64_t now_us);
 
+/* The holder of a region is heard, with its lease. Where it was silent and is about to be suspended, it was perhaps we who were cut off: it is asked once more. */
+void preparer_on_beacon(struct preparer *preparer, uint32_t region, uint64_t now_us);
 /* An answer to "<inbox>.l.<number>". */
 void preparer_on_answer(struct preparer *preparer, uint64_t number, const struct incoming *incoming, uint64_t now_us);
 /* Does what is due; returns when to call again. */

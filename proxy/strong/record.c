@@ -1,5 +1,6 @@
 #include "proxy/strong/record.h"
 
+#include <assert.h>
 #include <inttypes.h>
 
 #define FORMAT 1
@@ -7,6 +8,7 @@
 
 size_t record_write(const struct lease_record *record, char out[static RECORD_MAX])
 {
+    assert(record->number <= RECORD_NUMBER_MAX);
     return (size_t)snprintf(out, RECORD_MAX, "%d %" PRIu64 " %d %016" PRIx64 " %016" PRIx64, FORMAT, record->number, record->is_ready ? 1 : 0, record->ring,
                             record->holder);
 }

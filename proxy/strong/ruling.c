@@ -101,7 +101,7 @@ void ruler_on_request(struct ruler *ruler, const struct incoming *incoming)
     char why[80];
     bool is_request = message_read(incoming->data, &message) == OK && message.kind == MESSAGE_RULE && message.voters == ruler->voters &&
                       message.body.len <= GLOB_MAX && glob_check(message.body, why, sizeof why) == OK && message.version != 0 &&
-                      message.version <= VERSION_MAX && incoming->reply[0] != '\0' && strlen(incoming->reply) < SUBJECT_MAX;
+                      message.version <= VERSION_MAX && share_is_inbox(span_str(incoming->reply));
     if (!is_request) {
         metrics_add(ruler->metrics, METRIC_ERRORS, metric_index2(SOURCE_BUS, ERR_COUNT, ERR_PROTOCOL), 1);
         return;

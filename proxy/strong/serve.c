@@ -4,6 +4,7 @@
 
 #include "common/guard.h"
 #include "common/version.h"
+#include "proxy/strong/share.h"
 
 struct serving {
     struct strong_task task;
@@ -36,14 +37,25 @@ static enum message_status status_of(const struct serving *serving)
     switch (serving->task.err) {
     case OK: return MESSAGE_OK;
     case ERR_CONFLICT: return MESSAGE_BUSY;
+    case ERR_INVALID: return MESSAGE_NOT_STRONG;
     default: return MESSAGE_NODE;
     }
+}
+
+static uint64_t *place_of(struct server *server, uint64_t version)
+{
+    return &server->ended[(version ^ version >> 21) % SERVE_ENDED];
 }
 
 static void on_done(struct mail *mail, void *owner)
 {
     struct serving *serving = container_of(container_of(mail, struct strong_task, mail), struct serving, task);
     struct server *server = serving->server;
+    if (serving->task.kind == TASK_LOCK && *place_of(server, serving->task.version) == serving->task.version) {
+        serving->task.kind = TASK_COMMIT; /* its end came while it was being put */
+        server->sink->serve(server->sink->ctx, &serving->task);
+        return;
+    }
     server->count--;
     if (serving->task.kind != TASK_COMMIT) {
         answer(server, serving->reply, status_of(serving));
@@ -101,20 +113,26 @@ void server_on_request(struct server *server, const struct incoming *incoming, u
     struct message message;
     bool is_request = message_read(incoming->data, &message) == OK &&
                       (message.kind == MESSAGE_LOCK || message.kind == MESSAGE_COMMIT || message.kind == MESSAGE_INVALIDATE) && message.body.len > 0 &&
-                      message.body.len <= KEY_MAX && message.version <= VERSION_MAX && strlen(incoming->reply) < SUBJECT_MAX;
+                      message.body.len <= KEY_MAX && message.version <= VERSION_MAX &&
+                      (message.kind == MESSAGE_COMMIT || share_is_inbox(span_str(incoming->reply)));
     if (!is_request) {
         metrics_add(server->metrics, METRIC_ERRORS, metric_index2(SOURCE_BUS, ERR_COUNT, ERR_PROTOCOL), 1);
         return;
     }
     if (message.kind != MESSAGE_COMMIT) {
+        if (now_us >= server->lock_until_us) { /* first: who is not like its own region has nothing to say about others */
+            answer(server, incoming->reply, MESSAGE_NO_SHARE);
+            return;
+        }
         if (is_wrong(server, &message, now_us)) {
             answer(server, incoming->reply, MESSAGE_REFUSED);
             return;
         }
-        if (now_us >= server->lock_until_us) {
-            answer(server, incoming->reply, MESSAGE_NO_SHARE);
-            return;
+        if (message.kind == MESSAGE_LOCK && *place_of(server, message.version) == message.version) {
+            return; /* nobody waits for it any more */
         }
+    } else {
+        *place_of(server, message.version) = message.version;
     }
     if (server->count == SERVE_TASKS_MAX) {
         metrics_add(server->metrics, METRIC_ERRORS, metric_index2(SOURCE_BUS, ERR_COUNT, ERR_OVERLOAD), 1);

@@ -12,6 +12,7 @@
 #include "proxy/strong/strong.h"
 
 #define SERVE_TASKS_MAX 16384U
+#define SERVE_ENDED 8192U /* locks whose end is remembered */
 #define SERVE_KIND 's'
 
 struct server {
@@ -25,6 +26,7 @@ struct server {
     uint64_t voters;
     uint64_t lock_until_us; /* of the share, set before each use */
     uint32_t count;
+    uint64_t ended[SERVE_ENDED]; /* by hash of its version, a lock that was given up: one that comes late, or again, is not put */
     uint64_t told_us; /* when something that is wrong was last said */
 };
 

@@ -219,7 +219,7 @@ static void on_holder_change(void *ctx, struct holder *holder)
 }
 
 /* When all voters are there. */
-static void machines_init(struct strong *strong, struct metrics_shard *shard, uint32_t clock_id)
+static void machines_init(struct strong *strong, struct metrics_shard *shard)
 {
     const struct config *config = strong->config;
     struct transport *own = link_transport(strong->voters[0].link);
@@ -230,7 +230,7 @@ static void machines_init(struct strong *strong, struct metrics_shard *shard, ui
     holder_init(&strong->holder, &holder);
     struct share_context share = {config, own, strong->log, shard, strong->sidecar, strong->print, strong->ring};
     share_init(&strong->share, &share, (struct share_time){now_us, clock_wall_ms()});
-    preparer_init(&strong->preparer, config, shard, clock_id, strong->sidecar, strong->print);
+    preparer_init(&strong->preparer, config, shard, strong->sidecar, strong->print);
     strong->server = (struct server){
         .config = config,
         .log = strong->log,
@@ -266,8 +266,7 @@ static void machines_init(struct strong *strong, struct metrics_shard *shard, ui
     }
 }
 
-enum err strong_create(const struct config *config, struct log *log, struct metrics *metrics, uint32_t clock_id, uint64_t ring, struct strong_sink sink,
-                       struct strong **out)
+enum err strong_create(const struct config *config, struct log *log, struct metrics *metrics, uint64_t ring, struct strong_sink sink, struct strong **out)
 {
     *out = NULL;
     uint32_t count = voters_count(config);
@@ -296,7 +295,9 @@ enum err strong_create(const struct config *config, struct log *log, struct metr
     }
     strong->votes.count = strong->voter_count;
     if (err == OK) {
-        machines_init(strong, strong->metrics, clock_id);
+        machines_init(strong, strong->metrics);
+        strong->has_machines = true;
+        log_info(log, "strong: the others know this sidecar as %016" PRIx64, strong->sidecar);
         strong->has_thread = pthread_create(&strong->thread, NULL, strong_main, strong) == 0;
         err = strong->has_thread ? OK : ERR_NOMEM;
     }
@@ -317,15 +318,13 @@ void strong_stop(struct strong *strong)
     while (atomic_load(&strong->posting) > 0) { /* a few instructions each */
         sched_yield();
     }
-    for (uint32_t i = 1; i < strong->voter_count; i++) {
-        link_stop(strong->voters[i].link);
-    }
     atomic_store(&strong->is_ending, true);
     mailbox_wake(&strong->mailbox);
     if (strong->has_thread) {
-        pthread_join(strong->thread, NULL); /* its last word goes by the own region's link */
-    } else if (strong->voter_count > 0) {
-        link_stop(strong->voters[0].link);
+        pthread_join(strong->thread, NULL); /* it has a last word, and stops the links behind it */
+    }
+    for (uint32_t i = 0; i < strong->voter_count && !strong->has_thread; i++) {
+        link_stop(strong->voters[i].link);
     }
     for (uint32_t i = 0; i < strong->voter_count; i++) {
         link_join(strong->voters[i].link);
@@ -343,7 +342,7 @@ void strong_destroy(struct strong **out)
     if (strong->mailbox.fd >= 0) {
         mailbox_drain(&strong->mailbox, strong); /* late events of the links, and tasks that were done after strong_stop() */
     }
-    if (strong->has_thread) {
+    if (strong->has_machines) {
         holder_deinit(&strong->holder);
         for (uint32_t i = 0; i < strong->region_count; i++) {
             suspension_deinit(&strong->voters[i].suspension, clock_mono_us());

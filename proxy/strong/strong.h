@@ -110,9 +110,8 @@ const struct strong_validity *strong_validity(const struct strong *strong);
 /* Whether a pattern can match a key of a strong namespace. */
 bool strong_is_concerned(const struct config *config, struct span pattern);
 
-enum err strong_create(const struct config *config, struct log *log, struct metrics *metrics, uint32_t clock_id, uint64_t ring, struct strong_sink sink,
-                       struct strong **out);
-/* In two steps, as the bus: the thread ends and writes under way end with ERR_STOPPING; destroy after the workers are gone. */
+enum err strong_create(const struct config *config, struct log *log, struct metrics *metrics, uint64_t ring, struct strong_sink sink, struct strong **out);
+/* In two steps, as the bus: when the workers' threads have ended, its thread ends, and writes under way with ERR_STOPPING; destroy after the workers are gone. */
 void strong_stop(struct strong *strong);
 void strong_destroy(struct strong **strong);
 

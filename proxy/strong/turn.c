@@ -102,9 +102,12 @@ static void on_beacon(struct strong_voter *v, const struct incoming *incoming, u
     struct strong *strong = v->strong;
     struct message message;
     if (incoming->status != STATUS_NONE || message_read(incoming->data, &message) != OK || message.kind != MESSAGE_BEACON ||
-        message.mode > STRONG_READY || !share_is_inbox(message.inbox)) {
+        message.mode > STRONG_READY || message.number >= RECORD_NUMBER_MAX || !share_is_inbox(message.inbox)) {
         metrics_add(strong->metrics, METRIC_ERRORS, metric_index2(SOURCE_BUS, ERR_COUNT, ERR_PROTOCOL), 1);
         return;
+    }
+    if (message.voters != strong->print && v->index != 0) {
+        return; /* its own sidecars say so (share.c), and its locks are refused */
     }
     v->beacon_us = now_us;
     v->number = message.number;
@@ -112,6 +115,7 @@ static void on_beacon(struct strong_voter *v, const struct incoming *incoming, u
     snprintf(strong->preparer.regions[v->index].holder, SUBJECT_MAX, "%.*s.%c.0", (int)message.inbox.len, message.inbox.data, RULING_KIND);
     if (message.mode >= STRONG_WAITING) { /* it has its lease: it wants to be asked */
         suspension_on_number(&v->suspension, message.number);
+        preparer_on_beacon(&strong->preparer, v->index, now_us);
     }
     if (v->index == 0) {
         share_on_beacon(&strong->share, &message, share_now(strong, now_us));
@@ -323,6 +327,9 @@ void *strong_main(void *arg)
     mailbox_drain(&strong->mailbox, strong);
     preparer_stop(&strong->preparer);
     share_stop(&strong->share);
+    for (uint32_t i = 1; i < strong->voter_count; i++) {
+        link_stop(strong->voters[i].link);
+    }
     resign(strong);
     return NULL;
 }
