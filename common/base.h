@@ -51,6 +51,12 @@ static inline bool span_has_prefix(struct span s, struct span prefix)
     return s.len >= prefix.len && (prefix.len == 0 || memcmp(s.data, prefix.data, prefix.len) == 0);
 }
 
+/* MIN() for what must be evaluated once: it has steps that are taken as arguments. */
+static inline uint64_t earlier(uint64_t a, uint64_t b)
+{
+    return a < b ? a : b;
+}
+
 /* Small allocations of a fixed size: a process that can not have these has no way on. */
 static inline void *xmalloc(size_t size)
 {

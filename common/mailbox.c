@@ -1,11 +1,12 @@
 #include "common/mailbox.h"
 
 #include <errno.h>
-#include <stdint.h>
+#include <poll.h>
 #include <sys/eventfd.h>
 #include <unistd.h>
 
 #include "common/base.h"
+#include "common/clock.h"
 
 enum err mailbox_init(struct mailbox *box)
 {
@@ -63,4 +64,15 @@ unsigned mailbox_drain(struct mailbox *box, void *owner)
         delivered++;
     }
     return delivered;
+}
+
+#define LONGEST_US 3600000000ULL /* poll() takes an int */
+
+void mailbox_wait(struct mailbox *box, void *owner, uint64_t until_us)
+{
+    struct pollfd poll_fd = {.fd = box->fd, .events = POLLIN};
+    uint64_t now_us = clock_mono_us();
+    uint64_t us = until_us > now_us ? MIN(until_us - now_us, LONGEST_US) : 0;
+    poll(&poll_fd, 1, (int)((us + 999) / 1000));
+    mailbox_drain(box, owner);
 }

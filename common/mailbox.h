@@ -9,6 +9,7 @@
 #define COMMON_MAILBOX_H
 
 #include <stdatomic.h>
+#include <stdint.h>
 
 #include "common/err.h"
 
@@ -31,5 +32,8 @@ void mailbox_wake(struct mailbox *box); /* makes fd readable without mail */
 
 /* Delivers all that is there, oldest first; returns how many. */
 unsigned mailbox_drain(struct mailbox *box, void *owner);
+
+/* Waits until there is mail, or until `until_us` (clock_mono_us(); UINT64_MAX: for ever), and delivers it. */
+void mailbox_wait(struct mailbox *box, void *owner, uint64_t until_us);
 
 #endif

@@ -6,6 +6,7 @@
 #define PROXY_BUS_BACKOFF_H
 
 #include "common/base.h"
+#include "common/random.h"
 
 struct backoff {
     uint32_t min_ms;
@@ -27,14 +28,9 @@ static inline void backoff_reset(struct backoff *b)
 /* Between half and all of the current step, in microseconds. */
 static inline uint64_t backoff_next_us(struct backoff *b)
 {
-    uint64_t x = b->random; /* xorshift64: jitter needs no better */
-    x ^= x << 13;
-    x ^= x >> 7;
-    x ^= x << 17;
-    b->random = x;
     uint64_t us = 1000ULL * b->next_ms;
     b->next_ms = MIN(b->next_ms * 2, b->max_ms);
-    return us / 2 + x % (us / 2 + 1);
+    return random_jitter(&b->random, us);
 }
 
 #endif

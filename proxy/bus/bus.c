@@ -1,11 +1,9 @@
 #include "proxy/bus/bus.h"
 
 #include <inttypes.h>
-#include <poll.h>
-#include <sched.h>
-#include <sys/random.h>
 
 #include "common/clock.h"
+#include "common/random.h"
 #include "proxy/bus/bus_parts.h"
 
 /* The bus's thread and what hangs on it. It never waits for anything but its mailbox: whatever blocks is done by the
@@ -160,19 +158,6 @@ static uint64_t remind(struct bus_region *r, uint64_t now_us)
 
 /* --- the bus's thread: messages --- */
 
-/* The kind and number behind "<inbox>."; false if the subject is not one of ours. */
-static bool parse_inbox(const struct transport *transport, const char *subject, char *kind, uint64_t *number)
-{
-    size_t len = strlen(transport->inbox);
-    if (strncmp(subject, transport->inbox, len) != 0 || subject[len] != '.' || subject[len + 1] == '\0' ||
-        subject[len + 2] != '.') {
-        return false;
-    }
-    *kind = subject[len + 1];
-    *number = strtoull(subject + len + 3, NULL, 10);
-    return true;
-}
-
 static void on_no_stream(void *ctx)
 {
     struct bus *bus = ctx;
@@ -222,7 +207,7 @@ static void on_message(void *ctx, const struct incoming *message)
     uint64_t now_us = clock_mono_us();
     uint64_t number = 0;
     char kind = '\0';
-    bool is_answer = parse_inbox(link_transport(r->link), message->subject, &kind, &number);
+    bool is_answer = transport_parse_inbox(link_transport(r->link), message->subject, &kind, &number);
     if (atomic_load(&r->bus->is_ending) && kind != RELAYS_KIND && kind != SWEEPER_KIND) {
         return; /* all have been stopped but the elections, which have the last word */
     }
@@ -315,12 +300,6 @@ static uint64_t step_sweeper(struct bus *bus, uint64_t now_us)
     return next_us;
 }
 
-/* Not MIN(): it would take the step twice. */
-static uint64_t earlier(uint64_t a, uint64_t b)
-{
-    return MIN(a, b);
-}
-
 static uint64_t step(struct bus *bus)
 {
     uint64_t now_us = clock_mono_us();
@@ -343,29 +322,13 @@ static uint64_t step(struct bus *bus)
     return next_us;
 }
 
-static int timeout_ms(uint64_t next_us)
-{
-    uint64_t now_us = clock_mono_us();
-    if (next_us <= now_us) {
-        return 0;
-    }
-    return (int)MIN((next_us - now_us + 999) / 1000, 3600000ULL);
-}
-
-static void wait_for_mail(struct bus *bus, uint64_t until_us)
-{
-    struct pollfd poll_fd = {.fd = bus->mailbox.fd, .events = POLLIN};
-    poll(&poll_fd, 1, timeout_ms(until_us));
-    mailbox_drain(&bus->mailbox, bus);
-}
-
 static void resign(struct bus *bus)
 {
     uint64_t until_us = clock_mono_us() + RESIGN_US;
     relays_resign(&bus->relays, clock_mono_us());
     election_resign(&bus->sweeper, clock_mono_us());
     while ((relays_is_resigning(&bus->relays) || election_is_resigning(&bus->sweeper)) && clock_mono_us() < until_us) {
-        wait_for_mail(bus, until_us);
+        mailbox_wait(&bus->mailbox, bus, until_us);
     }
     link_stop(bus->regions[0].link);
 }
@@ -376,9 +339,9 @@ static void *bus_main(void *arg)
     while (!atomic_load(&bus->is_ending)) {
         uint64_t next_us = step(bus);
         update_status(bus);
-        wait_for_mail(bus, next_us);
+        mailbox_wait(&bus->mailbox, bus, next_us);
     }
-    mailbox_drain(&bus->mailbox, bus); /* publications that came before is_stopping */
+    mailbox_drain(&bus->mailbox, bus); /* publications that came before the gate was closed */
     publisher_stop(&bus->publisher);
     confirm_stop(&bus->confirm);
     rulebook_stop(&bus->rulebook);
@@ -387,15 +350,6 @@ static void *bus_main(void *arg)
 }
 
 /* --- from start to end --- */
-
-static uint64_t random_u64(void)
-{
-    uint64_t random = 0;
-    if (getrandom(&random, sizeof random, 0) != (ssize_t)sizeof random) {
-        random = clock_mono_us() * 2654435769U ^ clock_wall_ms(); /* never seen */
-    }
-    return random;
-}
 
 static void region_init(struct bus *bus, uint32_t index)
 {
@@ -418,15 +372,6 @@ static void region_init(struct bus *bus, uint32_t index)
     snprintf(r->text, sizeof r->text, "%s%s: not connected (%s)", own ? "own region " : "", r->name, url);
 }
 
-static struct access access_of(const struct config_bus *config, const struct bus_region *r)
-{
-    if (is_own(r)) {
-        return (struct access){.urls = config->url, .own = &config->access, .section = r->section};
-    }
-    const struct config_peer *peer = &config->peers[r->index - 1];
-    return (struct access){.urls = peer->url, .own = &peer->access, .fallback = &config->access, .section = r->section};
-}
-
 static enum err region_start(struct bus *bus, uint32_t index)
 {
     struct bus_region *r = &bus->regions[index];
@@ -434,7 +379,7 @@ static enum err region_start(struct bus *bus, uint32_t index)
     const struct config_bus *config = bus->config->bus;
     struct link_options options = {
         .name = r->name,
-        .access = access_of(config, r),
+        .access = access_of(config, own ? NULL : &config->peers[index - 1], r->section),
         .client_name = bus->client_name,
         .send_asap = own, /* few, large messages that somebody waits for; to peers go many small acknowledgements */
         .is_wanted = own,
@@ -445,7 +390,7 @@ static enum err region_start(struct bus *bus, uint32_t index)
     if (err != OK) {
         return err;
     }
-    uint64_t random = random_u64();
+    uint64_t random = random_seed();
     struct transport *transport = link_transport(r->link);
     if (own) {
         publisher_init(&bus->publisher, bus->config, transport, bus->log, bus->metrics, random);
@@ -464,9 +409,9 @@ static enum err region_start(struct bus *bus, uint32_t index)
         keeper_init(&bus->keeper, bus->config, transport, bus->log, random);
         bus->keeper.ring = bus->publisher.ring;
         rulebook_init(&bus->rulebook, bus->config, transport, bus->log, bus->metrics, bus->sink, random);
-        struct election_context sweeper = {bus->config, transport, bus->log, "sweeper", 1, SWEEPER_LEASE_US, SWEEPER_KIND, random_u64()};
+        struct election_context sweeper = {bus->config, transport, bus->log, "sweeper", 1, SWEEPER_LEASE_US, SWEEPER_KIND, random_seed()};
         election_init(&bus->sweeper, &sweeper, clock_mono_us());
-        relays_init(&bus->relays, bus->config, transport, bus->log, bus->metrics, random_u64(), clock_mono_us());
+        relays_init(&bus->relays, bus->config, transport, bus->log, bus->metrics, random_seed(), clock_mono_us());
         bus->relays.on_change = on_relay_change;
         bus->relays.ctx = bus;
         return OK;
@@ -526,11 +471,8 @@ enum err bus_create(const struct config *config, struct log *log, struct metrics
 
 void bus_stop(struct bus *bus)
 {
-    if (atomic_exchange(&bus->is_stopping, true)) {
+    if (!gate_close(&bus->gate)) {
         return;
-    }
-    while (atomic_load(&bus->posting) > 0) { /* a few instructions each */
-        sched_yield();
     }
     for (uint32_t i = 1; i < bus->region_count; i++) {
         link_stop(bus->regions[i].link);

@@ -8,6 +8,7 @@
 #include <pthread.h>
 #include <stdatomic.h>
 
+#include "common/gate.h"
 #include "proxy/bus/bus.h"
 #include "proxy/bus/confirm.h"
 #include "proxy/bus/consumer.h"
@@ -46,9 +47,8 @@ struct bus {
     struct mailbox mailbox;
     pthread_t thread;
     bool has_thread;
-    _Atomic bool is_stopping; /* nothing is taken any more */
+    struct gate gate;         /* closed: nothing is taken any more */
     _Atomic bool is_ending;   /* the thread is to end */
-    _Atomic uint32_t posting; /* callers between looking at is_stopping and having posted */
     char client_name[96];
 
     /* The bus thread's. */

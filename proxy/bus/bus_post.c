@@ -18,35 +18,15 @@ static void deliver_record(struct mail *mail, void *owner)
     rulebook_submit(&bus->rulebook, container_of(mail, struct record, mail));
 }
 
-/* After bus_stop() nobody drains the mailboxes, so a publication must not get into one: either we see is_stopping, or bus_stop()
- * sees that we are posting and waits. */
-static bool begin_posting(struct bus *bus)
-{
-    atomic_fetch_add(&bus->posting, 1);
-    if (!atomic_load(&bus->is_stopping)) {
-        return true;
-    }
-    atomic_fetch_sub(&bus->posting, 1);
-    return false;
-}
-
-static void end_posting(struct bus *bus)
-{
-    atomic_fetch_sub(&bus->posting, 1);
-}
-
 void bus_publish(struct bus *bus, struct publication *publication)
 {
     publication->submitted_us = clock_mono_us();
     publication->kind = SPOOL_OWED; /* if it comes to that */
     publication->debts = DEBT_BUS;
-    if (!begin_posting(bus)) {
-        publication_finish(publication, ERR_STOPPING);
-        return;
-    }
     publication->mail.deliver = deliver_publication;
-    mailbox_post(&bus->mailbox, &publication->mail);
-    end_posting(bus);
+    if (!gate_post(&bus->gate, &bus->mailbox, &publication->mail)) {
+        publication_finish(publication, ERR_STOPPING);
+    }
 }
 
 bool bus_has_spool(const struct bus *bus)
@@ -61,7 +41,7 @@ static void spool(struct bus *bus, struct publication *publication, uint8_t kind
     publication->debts = debts;
     publication->sender = publication->count = 0;
     publication->reserved = NULL;
-    if (!begin_posting(bus)) {
+    if (!gate_enter(&bus->gate)) {
         publication_finish(publication, ERR_STOPPING);
         return;
     }
@@ -70,7 +50,7 @@ static void spool(struct bus *bus, struct publication *publication, uint8_t kind
     } else {
         publication_finish(publication, ERR_INVALID);
     }
-    end_posting(bus);
+    gate_leave(&bus->gate);
 }
 
 void bus_owe(struct bus *bus, struct publication *publication, bool is_published)
@@ -100,7 +80,7 @@ void bus_reserve(struct bus *bus, struct publication *publication)
 
 void bus_commit(struct bus *bus, struct publication *publication)
 {
-    if (publication->reserved != NULL && atomic_load(&bus->is_stopping)) {
+    if (publication->reserved != NULL && gate_is_closed(&bus->gate)) {
         publication_finish(publication, OK); /* the next start finds the reservation */
         return;
     }
@@ -109,7 +89,7 @@ void bus_commit(struct bus *bus, struct publication *publication)
 
 void bus_cancel(struct bus *bus, struct publication *publication)
 {
-    if (publication->reserved != NULL && !atomic_load(&bus->is_stopping)) { /* else the next start finds it, and invalidates too much */
+    if (publication->reserved != NULL && !gate_is_closed(&bus->gate)) { /* else the next start finds it, and invalidates too much */
         spooler_clear(bus->spooler, publication);
     }
 }
@@ -126,13 +106,10 @@ void bus_confirm(struct bus *bus, struct confirmation *confirmation)
         confirmation->position = (struct position){
             .sidecar = bus->publisher.id, .spooled = bus->spooler != NULL ? spooler_mark(bus->spooler) : 0};
     }
-    if (!begin_posting(bus)) {
-        confirmation_finish(confirmation, ERR_STOPPING);
-        return;
-    }
     confirmation->mail.deliver = deliver_confirmation;
-    mailbox_post(&bus->mailbox, &confirmation->mail);
-    end_posting(bus);
+    if (!gate_post(&bus->gate, &bus->mailbox, &confirmation->mail)) {
+        confirmation_finish(confirmation, ERR_STOPPING);
+    }
 }
 
 bool bus_is_sweeper(struct bus *bus)
@@ -144,10 +121,7 @@ void bus_record(struct bus *bus, struct record *record)
 {
     record->submitted_us = clock_mono_us();
     record->mail.deliver = deliver_record;
-    if (!begin_posting(bus)) {
+    if (!gate_post(&bus->gate, &bus->mailbox, &record->mail)) {
         record_finish(record, ERR_STOPPING);
-        return;
     }
-    mailbox_post(&bus->mailbox, &record->mail);
-    end_posting(bus);
 }

@@ -113,6 +113,14 @@ static enum err set_identity(const struct access *access, natsOptions *options, 
     return OK;
 }
 
+struct access access_of(const struct config_bus *bus, const struct config_peer *peer, const char *section)
+{
+    if (peer == NULL) {
+        return (struct access){.urls = bus->url, .own = &bus->access, .section = section};
+    }
+    return (struct access){.urls = peer->url, .own = &peer->access, .fallback = &bus->access, .section = section};
+}
+
 enum err access_set(const struct access *access, struct __natsOptions *options, char why[static ACCESS_TEXT_MAX])
 {
     natsStatus s = set_servers(access->urls, options);

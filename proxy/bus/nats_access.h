@@ -20,6 +20,9 @@ struct access {
     const char *section;                  /* of the configuration, for messages: "bus", "bus.peers[1]" */
 };
 
+/* To this region's own NATS (`peer` NULL), or to a peer's or witness's, where what it does not say is as for the own one. `section` is borrowed. */
+struct access access_of(const struct config_bus *bus, const struct config_peer *peer, const char *section);
+
 enum err access_set(const struct access *access, struct __natsOptions *options, char why[static ACCESS_TEXT_MAX]);
 
 /* Why a connection failed, in words that help: `status` is the library's, `error` what it or the server said ("" if nothing). */

@@ -1,7 +1,6 @@
 #include "proxy/bus/spooler.h"
 
 #include <inttypes.h>
-#include <poll.h>
 #include <pthread.h>
 
 #include "common/clock.h"
@@ -482,11 +481,7 @@ static void *spooler_main(void *arg)
     pthread_setname_np(pthread_self(), "spool");
     while (!atomic_load(&s->is_ending)) {
         uint64_t next_us = step(s);
-        uint64_t now_us = clock_mono_us();
-        int timeout_ms = next_us == UINT64_MAX ? -1 : next_us <= now_us ? 0 : (int)MIN((next_us - now_us + 999) / 1000, 60000ULL);
-        struct pollfd poll_fd = {.fd = s->mailbox.fd, .events = POLLIN};
-        poll(&poll_fd, 1, timeout_ms);
-        mailbox_drain(&s->mailbox, s);
+        mailbox_wait(&s->mailbox, s, next_us);
     }
     mailbox_drain(&s->mailbox, s);
     commit(s);

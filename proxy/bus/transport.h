@@ -52,6 +52,9 @@ struct transport {
     const char *watch; /* what is sent to exactly this, too */
 };
 
+/* The kind and number of a subject "<inbox>.<kind>.<number>"; false: it is another. */
+bool transport_parse_inbox(const struct transport *transport, const char *subject, char *kind, uint64_t *number);
+
 struct transport_ops {
     enum err (*send)(struct transport *transport, const struct outgoing *message);
 };

@@ -3,6 +3,7 @@
 #include <stdarg.h>
 
 #include "common/guard.h"
+#include "common/random.h"
 #include "proxy/cache/aside.h"
 #include "proxy/cache/change.h"
 #include "proxy/cache/flush.h"
@@ -30,7 +31,7 @@ void cache_init(struct cache *cache, const struct config *config, const struct n
     list_init(&cache->settling);
     cache->rulebook = NULL;
     cache->rules = NULL;
-    cache->random = clock_mono_us() ^ (uint64_t)(uintptr_t)cache;
+    cache->random = (clock_mono_us() ^ (uint64_t)(uintptr_t)cache) | 1;
     cache->free = NULL;
     cache->free_count = 0;
     cache->asking = 0;
@@ -74,12 +75,7 @@ void cache_observe_entry(struct cache *cache, const struct namespace *namespace,
 
 uint64_t cache_random(struct cache *cache, uint64_t limit)
 {
-    uint64_t x = cache->random | 1;
-    x ^= x >> 12;
-    x ^= x << 25;
-    x ^= x >> 27;
-    cache->random = x;
-    return (x * 2685821657736338717ULL >> 20) % limit;
+    return random_below(&cache->random, limit);
 }
 
 static void prefetch(const struct operation *op)

@@ -1,6 +1,4 @@
 #include <inttypes.h>
-#include <poll.h>
-#include <sched.h>
 #include <time.h>
 
 #include "common/guard.h"
@@ -11,13 +9,7 @@
 
 bool rules_post(struct rules *rules, struct mail *mail)
 {
-    atomic_fetch_add(&rules->posting, 1);
-    bool is_stopping = atomic_load(&rules->is_stopping);
-    if (!is_stopping) {
-        mailbox_post(&rules->mailbox, mail);
-    }
-    atomic_fetch_sub(&rules->posting, 1);
-    return !is_stopping;
+    return gate_post(&rules->gate, &rules->mailbox, mail);
 }
 
 /* --- the end of a request --- */
@@ -431,9 +423,7 @@ static void *rules_main(void *arg)
     struct rules *rules = arg;
     pthread_setname_np(pthread_self(), "rules");
     while (!atomic_load(&rules->is_ending)) {
-        struct pollfd poll_fd = {.fd = rules->mailbox.fd, .events = POLLIN};
-        poll(&poll_fd, 1, -1);
-        mailbox_drain(&rules->mailbox, rules);
+        mailbox_wait(&rules->mailbox, rules, UINT64_MAX);
     }
     return NULL;
 }
@@ -486,11 +476,8 @@ enum err rules_start(struct rules *rules, struct bus *bus)
 
 void rules_stop(struct rules *rules)
 {
-    if (atomic_exchange(&rules->is_stopping, true)) {
+    if (!gate_close(&rules->gate)) {
         return;
-    }
-    while (atomic_load(&rules->posting) > 0) { /* a few instructions each */
-        sched_yield();
     }
     atomic_store(&rules->is_ending, true);
     mailbox_wake(&rules->mailbox);

@@ -8,6 +8,7 @@
 #include <pthread.h>
 #include <stdatomic.h>
 
+#include "common/gate.h"
 #include "proxy/cache/rules.h"
 #include "proxy/cache/spread.h"
 
@@ -24,9 +25,8 @@ struct rules {
     struct mailbox mailbox;
     pthread_t thread;
     bool has_thread;
-    _Atomic bool is_stopping; /* nothing is taken any more */
+    struct gate gate;         /* closed: nothing is taken any more */
     _Atomic bool is_ending;   /* the thread is to end */
-    _Atomic uint32_t posting; /* callers between looking at is_stopping and having posted */
     _Atomic bool is_known;    /* to all workers */
     _Atomic uint32_t count;   /* of the rules */
     _Atomic uint64_t lost_us; /* since when the watch is away; 0: it is not */

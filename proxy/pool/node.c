@@ -1,6 +1,7 @@
 #include "proxy/pool/node.h"
 
 #include "common/clock.h"
+#include "common/random.h"
 #include "proxy/net/stream.h"
 #include "proxy/pool/slots.h"
 
@@ -92,17 +93,6 @@ static void count_error(struct node *node, enum err err)
     metrics_add(node->context.metrics, METRIC_ERRORS, metric_index2(SOURCE_NODE, ERR_COUNT, err), 1);
 }
 
-/* xorshift64*: jitter needs no better. */
-static uint32_t jittered(struct node *node, uint32_t ms)
-{
-    uint64_t x = node->random;
-    x ^= x >> 12;
-    x ^= x << 25;
-    x ^= x >> 27;
-    node->random = x;
-    return ms / 2 + (uint32_t)((x * 2685821657736338717ULL >> 33) % (ms / 2 + 1));
-}
-
 /* --- the life of a connection --- */
 
 /* What is under way ends; on_reply may submit again, which then fails at once because the state is DOWN. */
@@ -125,7 +115,7 @@ static void schedule_retry(struct connection *c)
     const struct config_pool *pool = &c->node->context.config->pool;
     uint32_t ms = MAX(c->retry_ms, pool->retry_min_ms);
     c->retry_ms = MIN(ms * 2, pool->retry_max_ms);
-    timer_start(&c->timer, 1000ULL * MAX(jittered(c->node, ms), 1U));
+    timer_start(&c->timer, 1000ULL * MAX(random_jitter(&c->node->random, ms), 1U));
 }
 
 static void go_down(struct connection *c, enum err err)

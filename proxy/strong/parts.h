@@ -7,6 +7,7 @@
 
 #include <pthread.h>
 
+#include "common/gate.h"
 #include "proxy/bus/election.h"
 #include "proxy/bus/nats.h"
 #include "proxy/strong/holder.h"
@@ -53,9 +54,8 @@ struct strong {
     pthread_t thread;
     bool has_thread;
     bool has_machines;
-    _Atomic bool is_stopping; /* nothing is taken any more */
+    struct gate gate;         /* closed: nothing is taken any more */
     _Atomic bool is_ending;   /* the thread is to end */
-    _Atomic uint32_t posting; /* callers between looking at is_stopping and having posted */
     _Atomic bool has_news;    /* the digest, or the pool */
     struct strong_validity validity;
 

@@ -5,6 +5,7 @@
 #include <xxhash.h>
 
 #include "common/guard.h"
+#include "common/random.h"
 #include "proxy/strong/serve.h"
 #include "proxy/strong/share.h"
 
@@ -36,8 +37,6 @@ enum prepare_state { PREPARE_WAITING, PREPARE_ASKING, PREPARE_PAUSING, PREPARE_P
 
 struct prepare {
     struct strong_write write;
-    struct mail mail;
-    bool is_settled;
     struct preparer *preparer;
     enum prepare_state state;
     struct list in_active;
@@ -46,7 +45,6 @@ struct prepare {
     uint32_t slot;
     uint32_t generation;
     uint32_t attempts;
-    uint64_t version;
     uint64_t first_us;   /* since when it asks */
     uint64_t started_us; /* this attempt */
     uint64_t due_us;     /* pausing: the next one */
@@ -74,57 +72,21 @@ void strong_write_destroy(struct strong_write *write)
     free(prepare_of(write));
 }
 
-struct mail *prepare_mail(struct strong_write *write)
-{
-    return &prepare_of(write)->mail;
-}
-
-struct strong_write *prepare_of_mail(struct mail *mail)
-{
-    return &container_of(mail, struct prepare, mail)->write;
-}
-
-void prepare_set_settled(struct strong_write *write, bool is_settled)
-{
-    prepare_of(write)->is_settled = is_settled;
-}
-
-bool prepare_is_settled(const struct strong_write *write)
-{
-    return container_of(write, const struct prepare, write)->is_settled;
-}
-
-void prepare_set_version(struct strong_write *write, uint64_t version)
-{
-    prepare_of(write)->version = version;
-}
-
-static uint64_t random_below(struct preparer *preparer, uint64_t limit)
-{
-    uint64_t x = preparer->random; /* xorshift64 */
-    x ^= x << 13;
-    x ^= x >> 7;
-    x ^= x << 17;
-    preparer->random = x;
-    return x % limit;
-}
-
 /* --- the end --- */
 
 static void deliver(struct mail *mail, void *owner)
 {
-    struct strong_write *write = prepare_of_mail(mail);
+    struct strong_write *write = container_of(mail, struct strong_write, mail);
     write->on_prepared(write);
 }
 
 static void answer(struct strong_write *write)
 {
-    struct mail *mail = prepare_mail(write);
-    mail->deliver = deliver;
-    mailbox_post(write->reply_to, mail);
+    write->mail.deliver = deliver;
+    mailbox_post(write->reply_to, &write->mail);
 }
 
-static void refuse(struct strong_write *write, enum err err, const char *text)
+void strong_write_refuse(struct strong_write *write, enum err err, const char *text)
 {
     write->err = err;
     snprintf(write->text, sizeof write->text, "%s", text);
@@ -214,7 +176,7 @@ static void send_message(struct preparer *preparer, uint32_t i, const char *subj
 static void remember_commit(struct prepare_region *region, const struct prepare *p)
 {
     struct prepare_commit *commit = &region->recent[region->next_recent++ % PREPARE_RECENT];
-    commit->version = p->version;
+    commit->version = p->write.version;
     commit->key_len = p->write.key_len;
     memcpy(commit->key, p->write.key, p->write.key_len);
 }
@@ -248,7 +210,7 @@ static void send_to(struct prepare *p, uint32_t i, enum message_kind kind)
     if (kind == MESSAGE_COMMIT && subject == region->server) {
         remember_commit(region, p);
     }
-    send_message(preparer, i, subject, kind, p->version, span_of(p->write.key, p->write.key_len), kind == MESSAGE_COMMIT ? 0 : number);
+    send_message(preparer, i, subject, kind, p->write.version, span_of(p->write.key, p->write.key_len), kind == MESSAGE_COMMIT ? 0 : number);
 }
 
 static void ask(struct prepare *p, uint32_t i, uint64_t now_us)
@@ -316,7 +278,7 @@ static void pause(struct prepare *p, uint64_t now_us)
     uint64_t limit_us = MIN(PAUSE_MIN_US << MIN(p->attempts, 10U), PAUSE_MAX_US);
     give_up_locks(p);
     p->state = PREPARE_PAUSING;
-    p->due_us = now_us + PAUSE_MIN_US / 2 + random_below(preparer, limit_us);
+    p->due_us = now_us + PAUSE_MIN_US / 2 + random_below(&preparer->random, limit_us);
     preparer->due_us = MIN(preparer->due_us, p->due_us);
 }
 
@@ -402,9 +364,9 @@ static void suspend(struct prepare *p, uint32_t i, uint64_t now_us)
 /* The version is all that tells a lock from another's, so it must be nobody else's: that of a version clock would do only where no two clocks have the same id. */
 static uint64_t lock_version(struct preparer *preparer)
 {
-    uint64_t more_ms = random_below(preparer, MIN(preparer->config->max_clock_skew_ms / 2, 63U) + 1);
+    uint64_t more_ms = random_below(&preparer->random, MIN(preparer->config->max_clock_skew_ms / 2, 63U) + 1);
     uint64_t until_ms = guard_wall_ms(preparer->config) + preparer->config->strong->lock_window_ms + more_ms;
-    return until_ms << VERSION_MS_SHIFT | random_below(preparer, 1ULL << VERSION_MS_SHIFT);
+    return until_ms << VERSION_MS_SHIFT | random_below(&preparer->random, 1ULL << VERSION_MS_SHIFT);
 }
 
 static void attempt(struct prepare *p, uint64_t now_us)
@@ -415,7 +377,7 @@ static void attempt(struct prepare *p, uint64_t now_us)
     p->started_us = now_us;
     p->generation = ++preparer->generation;
     if (p->write.kind != STRONG_RULE) {
-        p->version = lock_version(preparer);
+        p->write.version = lock_version(preparer);
     }
     for (uint32_t i = 0; i < preparer->region_count; i++) {
         uint64_t down_us = preparer->regions[i].down_us; /* what was silent before need not be waited for again */
@@ -443,11 +405,11 @@ void preparer_submit(struct preparer *preparer, struct strong_write *write, uint
 {
     struct prepare *p = prepare_of(write);
     if (preparer->is_stopping) {
-        refuse(write, ERR_STOPPING, "this sidecar is shutting down");
+        strong_write_refuse(write, ERR_STOPPING, "this sidecar is shutting down");
         return;
     }
     if (preparer->count == PREPARE_WRITES_MAX) {
-        refuse(write, ERR_OVERLOAD, "too many strong writes under way");
+        strong_write_refuse(write, ERR_OVERLOAD, "too many strong writes under way");
         return;
     }
     p->preparer = preparer;
@@ -467,11 +429,11 @@ void preparer_submit(struct preparer *preparer, struct strong_write *write, uint
     }
 }
 
-void preparer_finish(struct preparer *preparer, struct strong_write *write, bool is_settled, uint64_t now_us)
+void preparer_finish(struct preparer *preparer, struct strong_write *write, uint64_t now_us)
 {
     struct prepare *p = prepare_of(write);
     if (write->err == OK && write->kind == STRONG_LOCK) {
-        if (is_settled) {
+        if (write->is_settled) {
             give_up_locks(p);
         }
         leave(p, now_us);
@@ -600,7 +562,7 @@ void preparer_init(struct preparer *preparer, const struct config *config, struc
         .metrics = metrics,
         .sidecar = sidecar,
         .voters = voters,
-        .random = sidecar | 1,
+        .random = sidecar,
         .timeout_us = 1000ULL * config->strong->prepare_timeout_ms,
         .due_us = UINT64_MAX,
         .slots = xcalloc(PREPARE_WRITES_MAX, sizeof(struct prepare *)),

@@ -81,7 +81,7 @@ void preparer_deinit(struct preparer *preparer);
 void preparer_stop(struct preparer *preparer);
 
 void preparer_submit(struct preparer *preparer, struct strong_write *write, uint64_t now_us);
-void preparer_finish(struct preparer *preparer, struct strong_write *write, bool is_settled, uint64_t now_us);
+void preparer_finish(struct preparer *preparer, struct strong_write *write, uint64_t now_us);
 
 /* The holder of a region is heard, with its lease. Where it was silent and is about to be suspended, it was perhaps we who were cut off: it is asked once more. */
 void preparer_on_beacon(struct preparer *preparer, uint32_t region, uint64_t now_us);
@@ -90,11 +90,7 @@ void preparer_on_answer(struct preparer *preparer, uint64_t number, const struct
 /* Does what is due; returns when to call again. */
 uint64_t preparer_step(struct preparer *preparer, uint64_t now_us);
 
-/* A write on its way between threads. */
-struct mail *prepare_mail(struct strong_write *write);
-struct strong_write *prepare_of_mail(struct mail *mail);
-void prepare_set_settled(struct strong_write *write, bool is_settled);
-bool prepare_is_settled(const struct strong_write *write);
-void prepare_set_version(struct strong_write *write, uint64_t version); /* STRONG_RULE: the rule's */
+/* Ends one that is not under way. */
+void strong_write_refuse(struct strong_write *write, enum err err, const char *text);
 
 #endif

@@ -27,7 +27,7 @@ static struct ruling *create(struct ruler *ruler, struct span pattern, uint64_t 
     event->key_len = (uint16_t)pattern.len;
     memcpy(event->key, pattern.data, pattern.len);
     ruling->delivery.peer = PEER_NONE;
-    ruling->delivery.reply_to = ruler->mailbox;
+    ruling->delivery.reply_to = ruler->server->mailbox;
     ruling->delivery.on_done = on_applied;
     list_push_back(&ruler->rulings, &ruling->link);
     ruler->count++;
@@ -38,11 +38,7 @@ static void finish(struct ruling *ruling, enum message_status status)
 {
     struct ruler *ruler = ruling->ruler;
     if (!ruling->is_comeback) {
-        char bytes[MESSAGE_MAX];
-        struct message message = {.kind = MESSAGE_ANSWER, .status = status, .sidecar = ruler->sidecar, .voters = ruler->voters,
-                                  .wall_ms = guard_wall_ms(ruler->config)};
-        metrics_add(ruler->metrics, METRIC_STRONG_SERVED, status, 1);
-        ruler->transport->ops->send(ruler->transport, &(struct outgoing){.subject = ruling->reply, .data = span_of(bytes, message_write(&message, bytes))});
+        server_answer(ruler->server, ruling->reply, status);
     }
     list_remove(&ruling->link);
     ruler->count--;
@@ -69,10 +65,10 @@ static void on_applied(struct mail *mail, void *owner)
     } else if (err != OK) {
         finish(ruling, MESSAGE_NO_SHARE);
     } else {
-        struct share_time now = {clock_mono_us(), guard_wall_ms(ruler->config)};
-        const struct config_strong *strong = ruler->config->strong;
+        struct share_time now = {clock_mono_us(), guard_wall_ms(ruler->server->config)};
+        const struct config_strong *strong = ruler->server->config->strong;
         ruling->confirmation = (struct share_confirmation){
-            .digest = ruler->sink->digest(ruler->sink->ctx),
+            .digest = ruler->server->sink->digest(ruler->server->sink->ctx),
             .deadline_us = now.us + 1000ULL * (strong->prepare_timeout_ms + 2 * strong->lease_ms),
             .on_done = on_confirmed,
         };
@@ -99,11 +95,11 @@ void ruler_on_request(struct ruler *ruler, const struct incoming *incoming)
 {
     struct message message;
     char why[80];
-    bool is_request = message_read(incoming->data, &message) == OK && message.kind == MESSAGE_RULE && message.voters == ruler->voters &&
+    bool is_request = message_read(incoming->data, &message) == OK && message.kind == MESSAGE_RULE && message.voters == ruler->server->voters &&
                       message.body.len <= GLOB_MAX && glob_check(message.body, why, sizeof why) == OK && message.version != 0 &&
                       message.version <= VERSION_MAX && share_is_inbox(span_str(incoming->reply));
     if (!is_request) {
-        metrics_add(ruler->metrics, METRIC_ERRORS, metric_index2(SOURCE_BUS, ERR_COUNT, ERR_PROTOCOL), 1);
+        metrics_add(ruler->server->metrics, METRIC_ERRORS, metric_index2(SOURCE_BUS, ERR_COUNT, ERR_PROTOCOL), 1);
         return;
     }
     struct ruling *ruling = find(ruler, &message);
@@ -116,7 +112,7 @@ void ruler_on_request(struct ruler *ruler, const struct incoming *incoming)
     }
     snprintf(ruling->reply, sizeof ruling->reply, "%s", incoming->reply);
     if (is_new) {
-        ruler->sink->apply_rule(ruler->sink->ctx, &ruling->delivery);
+        ruler->server->sink->apply_rule(ruler->server->sink->ctx, &ruling->delivery);
     }
 }
 
@@ -136,7 +132,7 @@ static struct span pattern_of(const char *prefix, char out[static 2 * KEY_MAX + 
 
 void ruler_come_back(struct ruler *ruler)
 {
-    const struct config *config = ruler->config;
+    const struct config *config = ruler->server->config;
     char text[2 * KEY_MAX + 1];
     ruler->comeback_err = OK;
     ruler->comeback_left = 1; /* none is the last one before all have been asked for */
@@ -149,7 +145,7 @@ void ruler_come_back(struct ruler *ruler)
             struct ruling *ruling = create(ruler, pattern, 0); /* of the time when it is applied */
             ruling->is_comeback = true;
             ruler->comeback_left++;
-            ruler->sink->apply_rule(ruler->sink->ctx, &ruling->delivery);
+            ruler->server->sink->apply_rule(ruler->server->sink->ctx, &ruling->delivery);
         }
     }
     ruler->comeback_left--; /* what was asked for answers by mail */

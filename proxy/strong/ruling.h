@@ -8,23 +8,14 @@
 #define PROXY_STRONG_RULING_H
 
 #include "common/list.h"
-#include "proxy/bus/transport.h"
-#include "proxy/strong/message.h"
-#include "proxy/strong/share.h"
-#include "proxy/strong/strong.h"
+#include "proxy/strong/serve.h"
 
 #define RULING_MAX 1024U
 #define RULING_KIND 'u'
 
 struct ruler {
-    const struct config *config;
-    struct metrics_shard *metrics;
-    struct mailbox *mailbox;
-    struct transport *transport; /* of the own region's NATS */
-    const struct strong_sink *sink;
+    struct server *server; /* answers in its name, from its mailbox and sink */
     struct share *share;
-    uint64_t sidecar;
-    uint64_t voters;
     struct list rulings; /* under way */
     uint32_t count;
     uint32_t comeback_left; /* rules of a comeback that are not in force yet */

@@ -4,7 +4,6 @@
 
 #include "common/guard.h"
 #include "common/version.h"
-#include "proxy/strong/share.h"
 
 struct serving {
     struct strong_task task;
@@ -12,7 +11,7 @@ struct serving {
     char reply[SUBJECT_MAX];
 };
 
-static void answer(struct server *server, const char *reply, enum message_status status)
+void server_answer(struct server *server, const char *reply, enum message_status status)
 {
     char bytes[MESSAGE_MAX];
     struct message message = {
@@ -24,14 +23,12 @@ static void answer(struct server *server, const char *reply, enum message_status
         .inbox = span_str(server->transport->inbox),
     };
     metrics_add(server->metrics, METRIC_STRONG_SERVED, status, 1);
-    if (reply[0] != '\0') {
-        server->transport->ops->send(server->transport, &(struct outgoing){.subject = reply, .data = span_of(bytes, message_write(&message, bytes))});
-    }
+    server->transport->ops->send(server->transport, &(struct outgoing){.subject = reply, .data = span_of(bytes, message_write(&message, bytes))});
 }
 
 static enum message_status status_of(const struct serving *serving)
 {
-    if (clock_mono_us() >= serving->server->lock_until_us) {
+    if (clock_mono_us() >= serving->server->share->lock_until_us) {
         return MESSAGE_NO_SHARE;
     }
     switch (serving->task.err) {
@@ -58,7 +55,7 @@ static void on_done(struct mail *mail, void *owner)
     }
     server->count--;
     if (serving->task.kind != TASK_COMMIT) {
-        answer(server, serving->reply, status_of(serving));
+        server_answer(server, serving->reply, status_of(serving));
     }
     free(serving);
 }
@@ -120,12 +117,12 @@ void server_on_request(struct server *server, const struct incoming *incoming, u
         return;
     }
     if (message.kind != MESSAGE_COMMIT) {
-        if (now_us >= server->lock_until_us) { /* first: who is not like its own region has nothing to say about others */
-            answer(server, incoming->reply, MESSAGE_NO_SHARE);
+        if (now_us >= server->share->lock_until_us) { /* first: who is not like its own region has nothing to say about others */
+            server_answer(server, incoming->reply, MESSAGE_NO_SHARE);
             return;
         }
         if (is_wrong(server, &message, now_us)) {
-            answer(server, incoming->reply, MESSAGE_REFUSED);
+            server_answer(server, incoming->reply, MESSAGE_REFUSED);
             return;
         }
         if (message.kind == MESSAGE_LOCK && *place_of(server, message.version) == message.version) {

@@ -9,6 +9,7 @@
 
 #include "proxy/bus/transport.h"
 #include "proxy/strong/message.h"
+#include "proxy/strong/share.h"
 #include "proxy/strong/strong.h"
 
 #define SERVE_TASKS_MAX 16384U
@@ -24,11 +25,14 @@ struct server {
     const struct strong_sink *sink;
     uint64_t sidecar;
     uint64_t voters;
-    uint64_t lock_until_us; /* of the share, set before each use */
+    const struct share *share;
     uint32_t count;
     uint64_t ended[SERVE_ENDED]; /* by hash of its version, a lock that was given up: one that comes late, or again, is not put */
     uint64_t told_us; /* when something that is wrong was last said */
 };
+
+/* Answers with nothing but a status. */
+void server_answer(struct server *server, const char *reply, enum message_status status);
 
 void server_on_request(struct server *server, const struct incoming *incoming, uint64_t now_us);
 

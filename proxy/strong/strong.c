@@ -1,63 +1,39 @@
 #include "proxy/strong/parts.h"
 
 #include <inttypes.h>
-#include <sched.h>
-#include <sys/random.h>
 #include <xxhash.h>
+
+#include "common/random.h"
 
 /* Start and end of the controller, and what other threads hand to it: by its mailbox. */
 
 /* --- any thread --- */
 
-/* After strong_stop() nobody drains the mailbox: either we see is_stopping, or strong_stop() sees that we are posting and waits. */
-static bool post(struct strong *strong, struct mail *mail)
-{
-    atomic_fetch_add(&strong->posting, 1);
-    bool is_stopping = atomic_load(&strong->is_stopping);
-    if (!is_stopping) {
-        mailbox_post(&strong->mailbox, mail);
-    }
-    atomic_fetch_sub(&strong->posting, 1);
-    return !is_stopping;
-}
-
 static void deliver_prepare(struct mail *mail, void *owner)
 {
     struct strong *strong = owner;
-    preparer_submit(&strong->preparer, prepare_of_mail(mail), clock_mono_us());
+    preparer_submit(&strong->preparer, container_of(mail, struct strong_write, mail), clock_mono_us());
 }
 
 static void deliver_finish(struct mail *mail, void *owner)
 {
     struct strong *strong = owner;
-    struct strong_write *write = prepare_of_mail(mail);
-    preparer_finish(&strong->preparer, write, prepare_is_settled(write), clock_mono_us());
-}
-
-static void deliver_refusal(struct mail *mail, void *owner)
-{
-    struct strong_write *write = prepare_of_mail(mail);
-    write->on_prepared(write);
+    preparer_finish(&strong->preparer, container_of(mail, struct strong_write, mail), clock_mono_us());
 }
 
 void strong_prepare(struct strong *strong, struct strong_write *write)
 {
-    struct mail *mail = prepare_mail(write);
-    mail->deliver = deliver_prepare;
-    if (!post(strong, mail)) {
-        write->err = ERR_STOPPING;
-        snprintf(write->text, sizeof write->text, "this sidecar is shutting down");
-        mail->deliver = deliver_refusal;
-        mailbox_post(write->reply_to, mail);
+    write->mail.deliver = deliver_prepare;
+    if (!gate_post(&strong->gate, &strong->mailbox, &write->mail)) {
+        strong_write_refuse(write, ERR_STOPPING, "this sidecar is shutting down");
     }
 }
 
 void strong_finish(struct strong *strong, struct strong_write *write, bool is_settled)
 {
-    struct mail *mail = prepare_mail(write);
-    prepare_set_settled(write, is_settled);
-    mail->deliver = deliver_finish;
-    if (!post(strong, mail)) {
+    write->is_settled = is_settled;
+    write->mail.deliver = deliver_finish;
+    if (!gate_post(&strong->gate, &strong->mailbox, &write->mail)) {
         strong_write_destroy(write); /* its locks lapse */
     }
 }
@@ -75,7 +51,7 @@ void strong_confirm(struct strong *strong, struct strong_confirmation *confirmat
 {
     const struct invalidation *event = &confirmation->event;
     struct strong_write *write = strong_write_create(STRONG_RULE, span_of(event->key, event->key_len));
-    prepare_set_version(write, event->version);
+    write->version = event->version;
     write->reply_to = confirmation->reply_to;
     write->on_prepared = on_confirmed;
     write->ctx = confirmation;
@@ -110,15 +86,6 @@ bool strong_is_ready(struct strong *strong, char *text, size_t size)
 
 /* --- from start to end --- */
 
-static uint64_t random_u64(void)
-{
-    uint64_t random = 0;
-    if (getrandom(&random, sizeof random, 0) != (ssize_t)sizeof random) {
-        random = clock_mono_us() * 2654435769U ^ clock_wall_ms(); /* never seen */
-    }
-    return random | 1;
-}
-
 /* The same in all regions, whoever is whose peer. */
 static uint64_t voters_print(const struct config *config)
 {
@@ -132,18 +99,20 @@ static uint64_t voters_print(const struct config *config)
     return print;
 }
 
+/* Who is asked at this voter, a peer or a witness; NULL: the own region's. */
 static const struct config_peer *peer_of(const struct config *config, uint32_t index)
 {
     uint32_t peer_count = config->bus->peer_count;
-    return index <= peer_count ? &config->bus->peers[index - 1] : &config->strong->witnesses[index - 1 - peer_count];
+    return index == 0 ? NULL : index <= peer_count ? &config->bus->peers[index - 1] : &config->strong->witnesses[index - 1 - peer_count];
 }
 
 static void name_voter(struct strong_voter *v)
 {
     const struct config *config = v->strong->config;
     uint32_t peer_count = config->bus->peer_count;
-    v->name = v->index == 0 ? config->region : peer_of(config, v->index)->region;
-    access_display(v->index == 0 ? config->bus->url : peer_of(config, v->index)->url, v->url, sizeof v->url);
+    const struct config_peer *peer = peer_of(config, v->index);
+    v->name = peer == NULL ? config->region : peer->region;
+    access_display(peer == NULL ? config->bus->url : peer->url, v->url, sizeof v->url);
     if (v->index == 0) {
         snprintf(v->section, sizeof v->section, "bus");
         snprintf(v->locks, sizeof v->locks, "outrigger.strong.%s.lock", v->name);
@@ -158,16 +127,6 @@ static void name_voter(struct strong_voter *v)
     }
 }
 
-static struct access access_of(const struct strong_voter *v)
-{
-    const struct config *config = v->strong->config;
-    if (v->index == 0) {
-        return (struct access){.urls = config->bus->url, .own = &config->bus->access, .section = v->section};
-    }
-    const struct config_peer *peer = peer_of(config, v->index);
-    return (struct access){.urls = peer->url, .own = &peer->access, .fallback = &config->bus->access, .section = v->section};
-}
-
 static enum err voter_start(struct strong *strong, uint32_t index)
 {
     struct strong_voter *v = &strong->voters[index];
@@ -176,7 +135,7 @@ static enum err voter_start(struct strong *strong, uint32_t index)
     name_voter(v);
     struct link_options options = {
         .name = v->name,
-        .access = access_of(v),
+        .access = access_of(strong->config->bus, peer_of(strong->config, index), v->section),
         .client_name = strong->client_name,
         .send_asap = true, /* somebody waits for each of them */
         .is_wanted = true,
@@ -189,7 +148,7 @@ static enum err voter_start(struct strong *strong, uint32_t index)
     if (err != OK) {
         return err;
     }
-    struct vote_context vote = {strong->config, link_transport(v->link), strong->log, index, VOTE_KIND, random_u64()};
+    struct vote_context vote = {strong->config, link_transport(v->link), strong->log, index, VOTE_KIND, random_seed()};
     vote_init(&v->vote, &vote);
     strong->votes.all[index] = &v->vote;
     return OK;
@@ -238,21 +197,11 @@ static void machines_init(struct strong *strong, struct metrics_shard *shard)
         .mailbox = &strong->mailbox,
         .transport = own,
         .sink = &strong->sink,
-        .sidecar = strong->sidecar,
-        .voters = strong->print,
-    };
-    strong->ruler = (struct ruler){
-        .config = config,
-        .metrics = shard,
-        .mailbox = &strong->mailbox,
-        .transport = own,
-        .sink = &strong->sink,
         .share = &strong->share,
         .sidecar = strong->sidecar,
         .voters = strong->print,
-        .on_comeback = on_comeback,
-        .ctx = strong,
     };
+    strong->ruler = (struct ruler){.server = &strong->server, .share = &strong->share, .on_comeback = on_comeback, .ctx = strong};
     ruler_init(&strong->ruler);
     strong->preparer.region_count = strong->region_count;
     for (uint32_t i = 0; i < strong->region_count; i++) {
@@ -275,7 +224,7 @@ enum err strong_create(const struct config *config, struct log *log, struct metr
     strong->log = log;
     strong->sink = sink;
     strong->ring = ring;
-    strong->sidecar = random_u64();
+    strong->sidecar = random_seed();
     strong->print = voters_print(config);
     strong->region_count = 1 + config->bus->peer_count;
     strong->status = xcalloc(count, sizeof *strong->status);
@@ -312,11 +261,8 @@ enum err strong_create(const struct config *config, struct log *log, struct metr
 
 void strong_stop(struct strong *strong)
 {
-    if (atomic_exchange(&strong->is_stopping, true)) {
+    if (!gate_close(&strong->gate)) {
         return;
-    }
-    while (atomic_load(&strong->posting) > 0) { /* a few instructions each */
-        sched_yield();
     }
     atomic_store(&strong->is_ending, true);
     mailbox_wake(&strong->mailbox);

@@ -44,6 +44,11 @@ struct strong_write {
     enum err err; /* the result */
     char text[STRONG_TEXT]; /* what went wrong, for a client's error line */
     uint64_t fence_us; /* clock_mono_us(): the statement must not execute after this */
+
+    /* The controller's. */
+    struct mail mail;
+    uint64_t version; /* of the lock; of a rule, that of the rule */
+    bool is_settled;
 };
 
 struct strong_write *strong_write_create(enum strong_kind kind, struct span key);

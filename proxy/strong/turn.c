@@ -1,12 +1,10 @@
 #include "proxy/strong/parts.h"
 
-#include <inttypes.h>
-#include <poll.h>
-
 #include "common/guard.h"
 
 /* Strong's thread. It never waits for anything but its mailbox: whatever blocks is done by the links' threads. */
 
+#define LOOK_US 200000ULL /* how often the pool, the rules and the election are looked at */
 #define CATCH_UP_AGAIN_US 200000ULL
 #define RESIGN_US 500000ULL /* how long an end waits for the answer to having given the role of holder back */
 
@@ -84,18 +82,6 @@ static void on_down(void *ctx, const char *reason)
 
 /* --- messages --- */
 
-/* The kind and number behind "<inbox>."; false if the subject is not one of ours. */
-static bool parse_inbox(const struct transport *transport, const char *subject, char *kind, uint64_t *number)
-{
-    size_t len = strlen(transport->inbox);
-    if (strncmp(subject, transport->inbox, len) != 0 || subject[len] != '.' || subject[len + 1] == '\0' || subject[len + 2] != '.') {
-        return false;
-    }
-    *kind = subject[len + 1];
-    *number = strtoull(subject + len + 3, NULL, 10);
-    return true;
-}
-
 /* The holder of a region tells that it lives, and where it takes rules. */
 static void on_beacon(struct strong_voter *v, const struct incoming *incoming, uint64_t now_us)
 {
@@ -132,12 +118,6 @@ static void on_ask(struct strong *strong, const struct incoming *incoming, uint6
     share_on_ask(&strong->share, &message, incoming->reply, share_now(strong, now_us));
 }
 
-static void serve(struct strong *strong, const struct incoming *message, uint64_t now_us)
-{
-    strong->server.lock_until_us = strong->share.lock_until_us;
-    server_on_request(&strong->server, message, now_us);
-}
-
 static void on_own_message(struct strong *strong, char kind, uint64_t number, const struct incoming *message, uint64_t now_us)
 {
     switch (kind) {
@@ -145,7 +125,7 @@ static void on_own_message(struct strong *strong, char kind, uint64_t number, co
     case SHARE_ASK_KIND: on_ask(strong, message, now_us); break;
     case SHARE_ANSWER_KIND: share_on_answer(&strong->share, number, message, share_now(strong, now_us)); break;
     case RULING_KIND: ruler_on_request(&strong->ruler, message); break;
-    case SERVE_KIND: serve(strong, message, now_us); break;
+    case SERVE_KIND: server_on_request(&strong->server, message, now_us); break;
     default: break;
     }
 }
@@ -157,7 +137,7 @@ static void on_message(void *ctx, const struct incoming *message)
     uint64_t now_us = clock_mono_us();
     uint64_t number = 0;
     char kind = '\0';
-    bool is_answer = parse_inbox(link_transport(v->link), message->subject, &kind, &number);
+    bool is_answer = transport_parse_inbox(link_transport(v->link), message->subject, &kind, &number);
     if (atomic_load(&strong->is_ending) && !(is_answer && kind == ELECTION_KIND)) {
         return; /* all have been stopped but the election, which has the last word */
     }
@@ -170,19 +150,13 @@ static void on_message(void *ctx, const struct incoming *message)
     } else if (is_region(v) && strcmp(message->subject, v->beacons) == 0) {
         on_beacon(v, message, now_us);
     } else if (v->index == 0 && (strcmp(message->subject, v->locks) == 0 || strcmp(message->subject, v->all_locks) == 0)) {
-        serve(strong, message, now_us);
+        server_on_request(&strong->server, message, now_us);
     }
 }
 
 const struct transport_handler strong_handler = {.on_up = on_up, .on_down = on_down, .on_message = on_message};
 
 /* --- turns --- */
-
-/* Not MIN(): it would take the step twice. */
-static uint64_t earlier(uint64_t a, uint64_t b)
-{
-    return MIN(a, b);
-}
 
 static void on_caught_up(struct strong_catch_up *catch_up, enum err err)
 {
@@ -230,8 +204,6 @@ static void tell_share(struct strong *strong, uint64_t now_us)
         lease.mode = STRONG_WAITING; /* the rules that the holder before has confirmed may not be in force here yet */
     }
     share_set_holder(&strong->share, &lease, share_now(strong, now_us));
-    atomic_store_explicit(&strong->validity.serve_until_us, strong->share.serve_until_us, memory_order_release);
-    strong->server.lock_until_us = strong->share.lock_until_us;
 }
 
 static void update_status(struct strong *strong, uint64_t now_us)
@@ -275,7 +247,6 @@ static uint64_t step(struct strong *strong)
     }
     next_us = earlier(next_us, holder_step(&strong->holder, now_us));
     catch_up(strong);
-    tell_share(strong, now_us);
     for (uint32_t i = 0; i < strong->region_count; i++) {
         next_us = earlier(next_us, suspension_step(&strong->voters[i].suspension, now_us));
     }
@@ -283,26 +254,11 @@ static uint64_t step(struct strong *strong)
     for (uint32_t i = 0; i < strong->voter_count; i++) {
         next_us = earlier(next_us, vote_step(&strong->voters[i].vote, now_us));
     }
-    next_us = earlier(next_us, share_step(&strong->share, share_now(strong, now_us)));
     tell_share(strong, now_us);
+    next_us = earlier(next_us, share_step(&strong->share, share_now(strong, now_us)));
+    atomic_store_explicit(&strong->validity.serve_until_us, strong->share.serve_until_us, memory_order_release);
     update_status(strong, now_us);
     return next_us;
-}
-
-static int timeout_ms(uint64_t next_us)
-{
-    uint64_t now_us = clock_mono_us();
-    if (next_us <= now_us) {
-        return 0;
-    }
-    return (int)MIN((next_us - now_us + 999) / 1000, 200ULL); /* pool and rules are looked at meanwhile */
-}
-
-static void wait_for_mail(struct strong *strong, uint64_t until_us)
-{
-    struct pollfd poll_fd = {.fd = strong->mailbox.fd, .events = POLLIN};
-    poll(&poll_fd, 1, timeout_ms(until_us));
-    mailbox_drain(&strong->mailbox, strong);
 }
 
 static void resign(struct strong *strong)
@@ -310,7 +266,7 @@ static void resign(struct strong *strong)
     uint64_t until_us = clock_mono_us() + RESIGN_US;
     election_resign(&strong->election, clock_mono_us());
     while (election_is_resigning(&strong->election) && clock_mono_us() < until_us) {
-        wait_for_mail(strong, until_us);
+        mailbox_wait(&strong->mailbox, strong, until_us);
     }
     link_stop(strong->voters[0].link);
 }
@@ -321,7 +277,7 @@ void *strong_main(void *arg)
     pthread_setname_np(pthread_self(), "strong");
     while (!atomic_load(&strong->is_ending)) {
         uint64_t next_us = step(strong);
-        wait_for_mail(strong, next_us);
+        mailbox_wait(&strong->mailbox, strong, MIN(next_us, clock_mono_us() + LOOK_US));
     }
     atomic_store(&strong->validity.serve_until_us, 0);
     mailbox_drain(&strong->mailbox, strong);

@@ -8,6 +8,8 @@
 #include <unistd.h>
 
 #include "common/base.h"
+#include "common/clock.h"
+#include "common/gate.h"
 #include "common/mailbox.h"
 #include "tests/unit/check_main.h"
 
@@ -121,6 +123,43 @@ START_TEST(a_letter_is_its_receivers)
     ck_assert_uint_eq(mailbox_drain(&box, &reader), 1);
     static const unsigned expected[] = {0, 1, 2, 3, 7};
     ck_assert_mem_eq(reader.numbers, expected, sizeof expected);
+    mailbox_deinit(&box);
+}
+END_TEST
+
+START_TEST(waits_for_mail_or_for_the_time)
+{
+    struct mailbox box;
+    struct reader reader = {0};
+    struct letter letter = {.mail.deliver = deliver_number, .number = 7};
+    ck_assert_int_eq(mailbox_init(&box), OK);
+    mailbox_wait(&box, &reader, 0); /* long past */
+    uint64_t until_us = clock_mono_us() + 2000;
+    mailbox_wait(&box, &reader, until_us);
+    ck_assert_uint_ge(clock_mono_us(), until_us);
+    ck_assert_uint_eq(reader.count, 0);
+    mailbox_post(&box, &letter.mail);
+    mailbox_wait(&box, &reader, UINT64_MAX);
+    ck_assert_uint_eq(reader.count, 1);
+    ck_assert_uint_eq(reader.numbers[0], 7);
+    mailbox_deinit(&box);
+}
+END_TEST
+
+START_TEST(a_gate_that_is_closed)
+{
+    struct mailbox box;
+    struct gate gate = {0};
+    struct reader reader = {0};
+    struct letter letters[2] = {{.mail.deliver = deliver_number, .number = 1}, {.mail.deliver = deliver_number, .number = 2}};
+    ck_assert_int_eq(mailbox_init(&box), OK);
+    ck_assert(gate_post(&gate, &box, &letters[0].mail));
+    ck_assert(gate_close(&gate));
+    ck_assert(!gate_close(&gate));
+    ck_assert(gate_is_closed(&gate));
+    ck_assert(!gate_enter(&gate));
+    ck_assert(!gate_post(&gate, &box, &letters[1].mail));
+    ck_assert_uint_eq(mailbox_drain(&box, &reader), 1);
     mailbox_deinit(&box);
 }
 END_TEST
@@ -264,6 +303,8 @@ int main(void)
     tcase_add_test(alone, in_order_and_one_wake_up);
     tcase_add_test(alone, wake_without_mail);
     tcase_add_test(alone, a_letter_is_its_receivers);
+    tcase_add_test(alone, waits_for_mail_or_for_the_time);
+    tcase_add_test(alone, a_gate_that_is_closed);
     tcase_add_test(alone, no_descriptor_left);
     suite_add_tcase(suite, alone);
     TCase *threads = tcase_create("threads");

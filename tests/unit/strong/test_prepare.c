@@ -108,6 +108,12 @@ static struct strong_write *submit(enum strong_kind kind, const char *key, struc
     return write;
 }
 
+static void finish(struct strong_write *write, bool is_settled)
+{
+    write->is_settled = is_settled;
+    preparer_finish(&preparer, write, now);
+}
+
 static void pass(uint64_t us)
 {
     for (uint64_t until = now + us; now < until;) {
@@ -170,7 +176,7 @@ START_TEST(locks_everywhere_then_commits)
     ck_assert_int_eq(write->err, OK);
     ck_assert_uint_eq(write->fence_us, now + 10 * S - 3 * 500 * MS);
     uint64_t version = last(0, MESSAGE_LOCK)->version;
-    preparer_finish(&preparer, write, true, now);
+    finish(write, true);
     for (uint32_t i = 0; i < REGIONS; i++) {
         ck_assert_uint_eq(count_of(i, MESSAGE_COMMIT), 1);
         ck_assert_uint_eq(last(i, MESSAGE_COMMIT)->version, version);
@@ -185,7 +191,7 @@ START_TEST(unsettled_leaves_the_locks)
     struct strong_write *done;
     struct strong_write *write = submit(STRONG_LOCK, "k", &done);
     say_all(MESSAGE_OK);
-    preparer_finish(&preparer, write, false, now);
+    finish(write, false);
     ck_assert_uint_eq(count_of(0, MESSAGE_COMMIT), 0);
 }
 END_TEST
@@ -204,7 +210,7 @@ START_TEST(silence_is_asked_again_then_fails_without_votes)
     ck_assert_int_eq(write->err, ERR_UNAVAILABLE);
     ck_assert_ptr_nonnull(strstr(write->text, "region north does not answer"));
     ck_assert_uint_eq(count_of(0, MESSAGE_COMMIT), 1); /* what it had is given up */
-    preparer_finish(&preparer, write, true, now);
+    finish(write, true);
     ck_assert_uint_eq(preparer.count, 0);
 }
 END_TEST
@@ -217,7 +223,7 @@ START_TEST(who_answers_is_asked_again_and_all_when_it_is_silent)
     for (uint32_t i = 0; i < REGIONS; i++) {
         say(last(i, 0), MESSAGE_OK);
     }
-    preparer_finish(&preparer, write, true, now);
+    finish(write, true);
     ck_assert_str_eq(last(0, MESSAGE_COMMIT)->subject, "_INBOX.server.s.0");
     write = submit(STRONG_LOCK, "k", &done);
     ck_assert_str_eq(last(0, MESSAGE_LOCK)->subject, "_INBOX.server.s.0");
@@ -229,7 +235,7 @@ START_TEST(who_answers_is_asked_again_and_all_when_it_is_silent)
     say(last(0, 0), MESSAGE_OK);
     ck_assert_int_eq(done->err, OK);
     ck_assert_str_eq(preparer.regions[0].server, "_INBOX.server.s.0");
-    preparer_finish(&preparer, write, true, now);
+    finish(write, true);
 }
 END_TEST
 
@@ -239,7 +245,7 @@ START_TEST(locks_that_were_ended_with_a_silent_sidecar_are_ended_with_all)
     struct strong_write *write = submit(STRONG_LOCK, "first", &done);
     say_all(MESSAGE_OK);
     uint64_t version = last(0, 0)->version;
-    preparer_finish(&preparer, write, true, now);
+    finish(write, true);
     ck_assert_uint_eq(count_of(0, MESSAGE_COMMIT), 1);
     write = submit(STRONG_LOCK, "second", &done);
     say(last(1, 0), MESSAGE_OK);
@@ -249,7 +255,7 @@ START_TEST(locks_that_were_ended_with_a_silent_sidecar_are_ended_with_all)
     ck_assert_uint_eq(last(0, MESSAGE_COMMIT)->version, version);
     ck_assert_str_eq(last(0, MESSAGE_COMMIT)->subject, "locks");
     say(last(0, MESSAGE_LOCK), MESSAGE_OK);
-    preparer_finish(&preparer, write, true, now);
+    finish(write, true);
     ck_assert_uint_eq(count_of(0, MESSAGE_COMMIT), 3); /* once */
 }
 END_TEST
@@ -268,7 +274,7 @@ START_TEST(no_share_is_asked_again)
     ck_assert_uint_eq(count_of(2, MESSAGE_LOCK), 3);
     say(last(2, 0), MESSAGE_OK);
     ck_assert_ptr_eq(done, write);
-    preparer_finish(&preparer, write, true, now);
+    finish(write, true);
 }
 END_TEST
 
@@ -283,7 +289,7 @@ START_TEST(a_region_that_is_out_is_not_asked)
     say(last(0, 0), MESSAGE_OK);
     say(last(1, 0), MESSAGE_OK);
     ck_assert_int_eq(done->err, OK);
-    preparer_finish(&preparer, write, true, now);
+    finish(write, true);
     ck_assert_ptr_null(last(2, 0));
     /* An old proof must be made anew, which nobody can here. */
     now += 4 * S;
@@ -291,7 +297,7 @@ START_TEST(a_region_that_is_out_is_not_asked)
     say(last(0, 0), MESSAGE_OK);
     say(last(1, 0), MESSAGE_OK);
     ck_assert_int_eq(done->err, ERR_UNAVAILABLE);
-    preparer_finish(&preparer, write, true, now);
+    finish(write, true);
 }
 END_TEST
 
@@ -304,7 +310,7 @@ START_TEST(a_region_that_has_been_down_is_not_waited_for)
     say(last(1, 0), MESSAGE_OK);
     ck_assert_ptr_eq(done, write);
     ck_assert_int_eq(write->err, ERR_UNAVAILABLE);
-    preparer_finish(&preparer, write, true, now);
+    finish(write, true);
 }
 END_TEST
 
@@ -321,13 +327,13 @@ START_TEST(a_region_that_we_were_cut_off_from_is_waited_for)
     say(last(2, 0), MESSAGE_OK);
     ck_assert_ptr_eq(done, write);
     ck_assert_int_eq(write->err, OK);
-    preparer_finish(&preparer, write, true, now);
+    finish(write, true);
     preparer.majority_us = now - 2 * S;
     write = submit(STRONG_LOCK, "k", &done);
     say(last(0, 0), MESSAGE_OK);
     say(last(1, 0), MESSAGE_OK);
     ck_assert_int_eq(done->err, ERR_UNAVAILABLE);
-    preparer_finish(&preparer, write, true, now);
+    finish(write, true);
     preparer.majority_us = 0; /* and a write from before that */
     preparer.regions[2].down_us = now - S / 2;
     write = submit(STRONG_LOCK, "k", &done);
@@ -339,7 +345,7 @@ START_TEST(a_region_that_we_were_cut_off_from_is_waited_for)
     ck_assert_ptr_null(done);
     pass(S / 2 + MS);
     ck_assert_int_eq(done->err, ERR_UNAVAILABLE);
-    preparer_finish(&preparer, write, true, now);
+    finish(write, true);
 }
 END_TEST
 
@@ -365,7 +371,7 @@ START_TEST(a_conflict_gives_up_and_tries_again_with_a_newer_lock)
     ck_assert_ptr_null(done);
     say(last(2, 0), MESSAGE_OK);
     ck_assert_int_eq(done->err, OK);
-    preparer_finish(&preparer, write, true, now);
+    finish(write, true);
 }
 END_TEST
 
@@ -388,7 +394,7 @@ START_TEST(a_conflict_that_stays_ends)
     ck_assert_ptr_eq(done, write);
     ck_assert_int_eq(write->err, ERR_CONFLICT);
     ck_assert_ptr_nonnull(strstr(write->text, "region east"));
-    preparer_finish(&preparer, write, true, now);
+    finish(write, true);
 }
 END_TEST
 
@@ -407,13 +413,13 @@ START_TEST(writes_of_one_key_wait_for_each_other)
     ck_assert_ptr_eq(done[0], first);
     pass(2 * S); /* the database takes its time */
     ck_assert_ptr_null(done[1]);
-    preparer_finish(&preparer, first, true, now);
+    finish(first, true);
     pass(MS);
     say_all(MESSAGE_OK);
     ck_assert_ptr_eq(done[1], second);
     ck_assert_uint_eq(second->fence_us / S, (now + 10 * S - 3 * 500 * MS) / S); /* its own time began when it was its turn */
-    preparer_finish(&preparer, second, true, now);
-    preparer_finish(&preparer, other, true, now);
+    finish(second, true);
+    finish(other, true);
     ck_assert_uint_eq(preparer.count, 0);
 }
 END_TEST
@@ -427,8 +433,8 @@ START_TEST(a_write_that_waits_too_long_ends)
     pass(10 * S + 10 * MS);
     ck_assert_ptr_eq(done[1], second);
     ck_assert_int_eq(second->err, ERR_TIMEOUT);
-    preparer_finish(&preparer, second, true, now);
-    preparer_finish(&preparer, first, true, now);
+    finish(second, true);
+    finish(first, true);
     ck_assert_uint_eq(preparer.count, 0);
 }
 END_TEST
@@ -442,7 +448,7 @@ START_TEST(refusals_end_at_once)
     say(last(2, 0), MESSAGE_OK);
     ck_assert_int_eq(done->err, ERR_REMOTE);
     ck_assert_ptr_nonnull(strstr(write->text, "region east refuses"));
-    preparer_finish(&preparer, write, true, now);
+    finish(write, true);
 }
 END_TEST
 
@@ -450,7 +456,7 @@ START_TEST(rules_go_to_the_holders_and_have_more_time)
 {
     struct strong_write *done;
     struct strong_write *write = strong_write_create(STRONG_RULE, span_str("a*"));
-    prepare_set_version(write, 4711);
+    write->version = 4711;
     write->reply_to = &box;
     write->on_prepared = on_prepared;
     write->ctx = &done;
@@ -469,7 +475,7 @@ START_TEST(rules_go_to_the_holders_and_have_more_time)
     pass(400 * MS);
     say(last(2, MESSAGE_RULE), MESSAGE_OK);
     ck_assert_int_eq(done->err, OK);
-    preparer_finish(&preparer, write, true, now);
+    finish(write, true);
 }
 END_TEST
 
@@ -485,9 +491,9 @@ START_TEST(the_end_ends_all)
     ck_assert_int_eq(first->err, ERR_STOPPING);
     ck_assert_int_eq(second->err, ERR_STOPPING);
     ck_assert_int_eq(late->err, ERR_STOPPING);
-    preparer_finish(&preparer, first, true, now);
-    preparer_finish(&preparer, second, true, now);
-    preparer_finish(&preparer, late, true, now);
+    finish(first, true);
+    finish(second, true);
+    finish(late, true);
 }
 END_TEST
 
