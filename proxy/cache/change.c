@@ -1,8 +1,9 @@
 #include "proxy/cache/change.h"
 
 #include "proxy/cache/fill.h"
-#include "proxy/cache/freshness.h"
+#include "proxy/cache/hide.h"
 #include "proxy/cache/invalidate.h"
+#include "proxy/cache/lock.h"
 #include "proxy/cache/owe.h"
 #include "proxy/cache/publish.h"
 
@@ -43,31 +44,23 @@ static void on_invalidated(void *ctx, enum err err, enum invalidate_result resul
 static void on_prepared(struct strong_write *write)
 {
     struct operation *op = write->ctx;
-    enum err err = write->err;
-    char text[STRONG_TEXT];
-    snprintf(text, sizeof text, "%s", write->text);
-    strong_finish(op->cache->strong, write, true);
-    if (err != OK) {
-        operation_fail(op, "not invalidated everywhere: %s; send it again", text[0] != '\0' ? text : err_text(err));
-        return;
+    struct cache *cache = op->cache;
+    if (write->err != OK) {
+        operation_fail(op, "not invalidated everywhere: %s; send it again", write->text);
+    } else {
+        op->reply.cas = cache_version(cache);
+        op->reply.size = op->request.value_len;
+        operation_done(op, op->request.op == OP_DELETE ? REPLY_DELETED : REPLY_STORED);
     }
-    op->reply.cas = cache_version(op->cache);
-    op->reply.size = op->request.value_len;
-    operation_done(op, op->request.op == OP_DELETE ? REPLY_DELETED : REPLY_STORED);
+    strong_finish(cache->strong, write, true);
 }
 
 static void invalidate_strongly(struct operation *op)
 {
-    struct cache *cache = op->cache;
-    if (cache->strong == NULL || cache->is_stopping) {
-        operation_fail(op, "not invalidated: %s", err_text(cache->is_stopping ? ERR_STOPPING : ERR_UNAVAILABLE));
-        return;
+    enum err err = lock_prepare(op->cache, STRONG_INVALIDATE, op->request.key, on_prepared, op);
+    if (err != OK) {
+        operation_fail(op, "not invalidated: %s", err_text(err));
     }
-    struct strong_write *write = strong_write_create(STRONG_INVALIDATE, op->request.key);
-    write->reply_to = &cache->loop->mailbox;
-    write->on_prepared = on_prepared;
-    write->ctx = op;
-    strong_prepare(cache->strong, write);
 }
 
 static void on_looked(struct node_call *call, enum err err, const struct meta_reply *reply, struct chunk *chunk)
@@ -81,8 +74,7 @@ static void on_looked(struct node_call *call, enum err err, const struct meta_re
         operation_refused(op, reply);
         return;
     }
-    bool has_value = reply->status == META_HD && !reply->won && !reply->wait && !reply->stale &&
-                     !freshness_is_hidden(reply->cas, cache_rule(op->cache, op->request.key));
+    bool has_value = reply->status == META_HD && entry_is_there(op->cache, op->request.key, reply);
     if (reply->status == META_HD && reply->won) { /* our look took the lease of a tombstone: it must be winnable again */
         lease_give_back(op->cache, op->namespace, op->request.key, op->home, reply->cas, true);
     }

@@ -8,6 +8,7 @@
 #define PROXY_CACHE_HIDE_H
 
 #include "proxy/cache/cache.h"
+#include "proxy/cache/freshness.h"
 
 struct hide {
     struct cache *cache;
@@ -22,5 +23,11 @@ struct hide {
 /* `is_gone`: it was there, and is not any more; else something else has happened to it. on_done may be NULL, and may be called before this
  * returns. */
 void hide_start(const struct hide *hide, void (*on_done)(void *ctx, enum err err, bool is_gone), void *ctx);
+
+/* Whether a node has answered (to a get with c) that there is an entry with a value, which no rule hides. */
+static inline bool entry_is_there(const struct cache *cache, struct span key, const struct meta_reply *reply)
+{
+    return !reply->won && !reply->wait && !reply->stale && !freshness_is_hidden(reply->cas, cache_rule(cache, key));
+}
 
 #endif

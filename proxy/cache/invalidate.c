@@ -3,6 +3,7 @@
 #include "common/guard.h"
 #include "proxy/cache/fill.h"
 #include "proxy/cache/freshness.h"
+#include "proxy/cache/hide.h"
 #include "proxy/cache/lock.h"
 
 #define TRIES_MAX 16    /* of a client's cas */
@@ -95,8 +96,7 @@ static void on_looked(struct invalidate *inv, const struct meta_reply *reply)
         finish(inv, OK, INVALIDATED);
         return;
     }
-    uint64_t rule = cache_rule(inv->cache, span_of(inv->key, inv->key_len));
-    bool has_value = !reply->won && !reply->wait && !reply->stale && !freshness_is_hidden(reply->cas, rule);
+    bool has_value = entry_is_there(inv->cache, span_of(inv->key, inv->key_len), reply);
     if (inv->expected != 0) {
         if (reply->won) { /* our look took the lease of a tombstone: it must be winnable again */
             lease_give_back(inv->cache, inv->namespace, span_of(inv->key, inv->key_len), inv->home, reply->cas, true);

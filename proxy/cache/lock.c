@@ -160,3 +160,16 @@ void lock_serve(struct cache *cache, struct strong_task *task)
     }
     strong_task_done(task, ERR_INVALID);
 }
+
+enum err lock_prepare(struct cache *cache, enum strong_kind kind, struct span key, void (*on_prepared)(struct strong_write *write), void *ctx)
+{
+    if (cache->strong == NULL || cache->is_stopping) {
+        return cache->is_stopping ? ERR_STOPPING : ERR_UNAVAILABLE;
+    }
+    struct strong_write *write = strong_write_create(kind, key);
+    write->reply_to = &cache->loop->mailbox;
+    write->on_prepared = on_prepared;
+    write->ctx = ctx;
+    strong_prepare(cache->strong, write);
+    return OK;
+}

@@ -22,6 +22,9 @@
 
 void lock_serve(struct cache *cache, struct strong_task *task);
 
+/* The other side: has a key locked, or invalidated, in all regions (strong_prepare()). Any other result than OK: on_prepared does not come. */
+enum err lock_prepare(struct cache *cache, enum strong_kind kind, struct span key, void (*on_prepared)(struct strong_write *write), void *ctx);
+
 /* Whether a tombstone with this CAS is a lock that is not over. */
 static inline bool lock_is_live(const struct cache *cache, const struct namespace *namespace, uint64_t cas)
 {

@@ -3,6 +3,7 @@
 #include "common/guard.h"
 #include "proxy/cache/fill.h"
 #include "proxy/cache/freshness.h"
+#include "proxy/cache/hide.h"
 #include "proxy/cache/invalidate.h"
 #include "proxy/cache/publish.h"
 #include "proxy/cache/read.h"
@@ -356,8 +357,7 @@ static void reserve(struct writing *w)
 static bool take_current(struct writing *w, const struct meta_reply *reply)
 {
     struct operation *op = w->op;
-    bool is_hidden = freshness_is_hidden(reply->cas, cache_rule(op->cache, op->request.key));
-    bool has_value = !w->has_lease && !reply->wait && !reply->stale && !is_negative(reply) && !is_hidden;
+    bool has_value = !w->has_lease && entry_is_there(op->cache, op->request.key, reply) && !is_negative(reply);
     if (!has_value || reply->cas != op->request.cas) {
         give_back(w);
         writing_finish(w, has_value ? REPLY_EXISTS : REPLY_NOT_FOUND);

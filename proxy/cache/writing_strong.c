@@ -13,6 +13,7 @@
  * before COMMIT: store_mysql_write.c), and the fence is over before any reader takes the lock in the pool for dead. Until then readers are answered by the
  * primary and store nothing; after that, what they store was read with a lock on the row, and so after the outcome. */
 #include "common/clock.h"
+#include "proxy/cache/lock.h"
 #include "proxy/cache/read.h"
 #include "proxy/cache/writing_parts.h"
 
@@ -27,33 +28,25 @@ static void on_prepared(struct strong_write *strong)
 {
     struct writing *w = strong->ctx;
     struct operation *op = w->op;
-    w->strong = strong;
     if (strong->err == OK) {
+        w->strong = strong;
         writing_submit(w);
         return;
     }
-    enum err err = strong->err;
-    char text[STRONG_TEXT];
-    snprintf(text, sizeof text, "%s", strong->text);
-    let_go(w, true);
+    struct cache *cache = op->cache;
     writing_drop(w);
-    operation_fail(op, "not written: %s", text[0] != '\0' ? text : err_text(err));
+    operation_fail(op, "not written: %s", strong->text);
+    strong_finish(cache->strong, strong, true);
 }
 
 void writing_strong_prepare(struct writing *w)
 {
     struct operation *op = w->op;
-    struct cache *cache = op->cache;
-    if (cache->strong == NULL || cache->is_stopping) {
+    enum err err = lock_prepare(op->cache, STRONG_LOCK, op->request.key, on_prepared, w);
+    if (err != OK) {
         writing_drop(w);
-        operation_fail(op, "not written: %s", err_text(cache->is_stopping ? ERR_STOPPING : ERR_UNAVAILABLE));
-        return;
+        operation_fail(op, "not written: %s", err_text(err));
     }
-    struct strong_write *strong = strong_write_create(STRONG_LOCK, op->request.key);
-    strong->reply_to = &cache->loop->mailbox;
-    strong->on_prepared = on_prepared;
-    strong->ctx = w;
-    strong_prepare(cache->strong, strong);
 }
 
 static void on_applied(struct writing *w)
