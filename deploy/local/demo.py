@@ -83,8 +83,7 @@ def load_catalogue(console: Console) -> catalogue.Catalogue:
 
 def prepare(primary: MariaDB) -> None:
     """The built-in table, which the strong namespace writes to."""
-    for statement in schema.statements():
-        primary.query(statement, database=catalogue.SCHEMA)
+    schema.create(primary, catalogue.SCHEMA)
 
 
 def start(cluster: Cluster, console: Console) -> None:

@@ -6,7 +6,7 @@ The sidecar is $OUTRIGGER_BINARY, or else the one that tests/run builds with san
 import itertools
 import os
 from pathlib import Path
-from typing import Callable, Iterator, NamedTuple, Optional, Union
+from typing import Callable, Dict, Iterator, NamedTuple, Optional, Union
 
 import pytest
 
@@ -54,6 +54,15 @@ def nothing_wrong(watch) -> Iterator[None]:
 def directory(request, tmp_path_factory) -> Path:
     """Files of this module's servers. The path is short enough for unix sockets in it."""
     return tmp_path_factory.mktemp(request.module.__name__.replace("test_", "")[:20])
+
+
+@pytest.fixture
+def wires(cluster) -> Iterator[Dict[str, support.Wire]]:
+    """A connection to each region's first sidecar, by the region's name."""
+    wires = {name: support.Wire(region.outrigger.port) for name, region in cluster.regions.items()}
+    yield wires
+    for wire in wires.values():
+        wire.close()
 
 
 @pytest.fixture

@@ -130,6 +130,12 @@ def sees(address: Address, key: str) -> Optional[bytes]:
         return wire.get(key)
 
 
+def sets(address: Address, key: str, value: bytes) -> bytes:
+    """What a set on a connection of its own is answered."""
+    with Wire(address) as wire:
+        return wire.set(key, value)
+
+
 def serves(address: Address, key: str = "does-it-serve") -> bool:
     """Whether a set and a get on a new connection do what they should."""
     value = os.urandom(8).hex().encode()
@@ -157,6 +163,14 @@ def heal(cluster: Any) -> None:
     for region in cluster.regions.values():
         for sidecar in region.outriggers:
             sidecar.wait("ready")
+
+
+def hears_all(cluster: Any) -> None:
+    """Every region receives from every other. A region is ready before that when the other's stream is not there yet, and a rule `*` then covers what it has cached."""
+    for region in cluster.regions.values():
+        for other in cluster.regions:
+            line = f"bus: receiving the invalidations of region {other} "
+            until(lambda: other == region.name or any(line in log_of(s) for s in region.outriggers), f"{region.name} receiving from {other}")
 
 
 def in_threads(calls: Iterable[Callable[[], Any]]) -> List[Any]:
@@ -286,4 +300,4 @@ def rss_bytes(sidecar: Outrigger) -> int:
 
 
 __all__ = ["Address", "DEADLINE", "Growth", "Outrigger", "ROOT", "Watch", "Wire", "in_threads", "log_of", "metrics", "rss_bytes", "sees",
-           "serves", "until", "wait"]
+           "serves", "sets", "until", "wait"]

@@ -2,7 +2,6 @@
 
 import math
 import re
-import socket
 
 import pytest
 

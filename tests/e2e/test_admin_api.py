@@ -31,8 +31,7 @@ def cluster(watch, directory):
 
     def prepared(db):
         prepare(db)
-        for statement in schema.statements():
-            db.query(statement, database="outrigger")
+        schema.create(db, "outrigger")
     with Cluster(directory, regions=("east", "west"), prepare=prepared, config=config) as cluster:
         yield cluster
 

@@ -8,7 +8,7 @@ import pytest
 import binary
 import raw_nats
 from local.cluster import Cluster
-from support import Growth, Wire, in_threads, sees, until
+from support import Growth, Wire, in_threads, sees, hears_all, until
 from through import SCHEMA, prepare
 
 REGIONS = ("east", "west", "south")
@@ -24,16 +24,8 @@ NAMESPACES = [
 def cluster(watch, directory):
     config = {"namespaces": NAMESPACES, "bus": {"ack_wait": "2s"}}
     with Cluster(directory, regions=REGIONS, nodes=2, prepare=prepare, config=config) as cluster:
+        hears_all(cluster)
         yield cluster
-
-
-@pytest.fixture
-def wires(cluster):
-    """A connection to each region's sidecar, by the region's name."""
-    wires = {name: Wire(cluster[name].outrigger.port) for name in REGIONS}
-    yield wires
-    for wire in wires.values():
-        wire.close()
 
 
 @pytest.fixture

@@ -29,22 +29,13 @@ CONFIG = {
 def _prepare(db):
     db.query("CREATE TABLE packages (name VARCHAR(200) PRIMARY KEY, version VARCHAR(100))", database=SCHEMA)
     db.query("CREATE TABLE numbers (name VARCHAR(200) PRIMARY KEY, value VARCHAR(100))", database=SCHEMA)
-    for statement in schema.statements():
-        db.query(statement, database=SCHEMA)
+    schema.create(db, SCHEMA)
 
 
 @pytest.fixture(scope="module")
 def cluster(watch, directory):
     with Cluster(directory, regions=REGIONS, nodes=1, config=CONFIG, prepare=_prepare) as cluster:
         yield cluster
-
-
-@pytest.fixture
-def wires(cluster):
-    wires = {name: Wire(cluster[name].outrigger.port) for name in REGIONS}
-    yield wires
-    for wire in wires.values():
-        wire.close()
 
 
 @pytest.fixture

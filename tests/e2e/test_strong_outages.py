@@ -9,7 +9,7 @@ import pytest
 
 from local import schema
 from local.cluster import Cluster
-from support import DEADLINE, Outrigger, Wire, heal, log_of, sees, until, wait
+from support import DEADLINE, Outrigger, Wire, heal, log_of, sees, sets, until, wait
 
 SCHEMA = "outrigger"
 REGIONS = ("east", "west", "north")
@@ -28,8 +28,7 @@ CONFIG = {
 
 def _prepare(db):
     db.query("CREATE TABLE packages (name VARCHAR(200) PRIMARY KEY, version VARCHAR(100))", database=SCHEMA)
-    for statement in schema.statements():
-        db.query(statement, database=SCHEMA)
+    schema.create(db, SCHEMA)
 
 
 @pytest.fixture(scope="module")
@@ -63,11 +62,6 @@ def holder_of(region):
     return next(s for s in region.outriggers if gauge(s, "holder") == 1)
 
 
-def write(sidecar, key, value):
-    with Wire(sidecar.port) as wire:
-        return wire.set(key, value)
-
-
 def cached(sidecar, key, value):
     """Reads until it is a hit."""
     def hits():
@@ -87,7 +81,7 @@ def serves(sidecar):
 
 
 def test_all_is_well(cluster):
-    assert write(cluster["east"].outrigger, "s:well", b"1") == b"STORED\r\n"
+    assert sets(cluster["east"].outrigger.port, "s:well", b"1") == b"STORED\r\n"
     assert all_see(cluster, "s:well", b"1")
     for sidecar in sidecars(cluster):
         assert [lease["lease"] for lease in leases(sidecar).values()] == ["ready"] * 3
@@ -131,12 +125,12 @@ def test_a_sidecar_stands_still(cluster):
     paused = next(s for s in cluster["north"].outriggers if gauge(s, "holder") == 0)
     keys = [f"s:still-{i}" for i in range(20)]
     for key in keys:
-        assert write(cluster["west"].outrigger, key, b"old") == b"STORED\r\n"
+        assert sets(cluster["west"].outrigger.port, key, b"old") == b"STORED\r\n"
         cached(paused, key, b"old")
     number = leases(cluster["east"].outrigger)["north"]["number"]
     paused.process.pause()
     for i, key in enumerate(keys):
-        assert write(cluster["east"].outriggers[i % 2], key, b"new") == b"STORED\r\n"
+        assert sets(cluster["east"].outriggers[i % 2].port, key, b"new") == b"STORED\r\n"
     assert leases(cluster["east"].outrigger)["north"]["number"] == number
     paused.process.resume()
     for key in keys:
@@ -149,74 +143,74 @@ def test_a_holder_is_killed(cluster):
     killed = holder_of(region)
     other = next(s for s in region.outriggers if s is not killed)
     number = leases(other)["west"]["number"]
-    assert write(cluster["east"].outrigger, "s:taken", b"1") == b"STORED\r\n"
+    assert sets(cluster["east"].outrigger.port, "s:taken", b"1") == b"STORED\r\n"
     cached(other, "s:taken", b"1")
     killed.kill()
     until(lambda: gauge(other, "holder") == 1, "another holder", LONG)
     serves(other)
     assert leases(other)["west"]["number"] == number
     cached(other, "s:taken", b"1")
-    assert write(cluster["east"].outrigger, "s:taken", b"2") == b"STORED\r\n"
+    assert sets(cluster["east"].outrigger.port, "s:taken", b"2") == b"STORED\r\n"
     assert sees(other.port, "s:taken") == b"2"
 
 
 def test_a_region_whose_nats_is_paused(cluster):
     """It is left out after prepare_timeout and a lease; it serves no hit that is false, and comes back by itself."""
     north = cluster["north"].outrigger
-    assert write(cluster["east"].outrigger, "s:cut", b"old") == b"STORED\r\n"
+    assert sets(cluster["east"].outrigger.port, "s:cut", b"old") == b"STORED\r\n"
     for sidecar in sidecars(cluster):
         cached(sidecar, "s:cut", b"old")
     cluster["north"].nats.process.pause()
-    assert write(cluster["east"].outrigger, "s:cut", b"new") == b"STORED\r\n"
+    assert sets(cluster["east"].outrigger.port, "s:cut", b"new") == b"STORED\r\n"
     assert all_see(cluster, "s:cut", b"new")
     assert gauge(north, "serves") == 0
 
     def is_left_out():  # at first its holder may come back at once, as it can reach the voters
-        assert write(cluster["east"].outrigger, "s:cut", b"new") == b"STORED\r\n"
+        assert sets(cluster["east"].outrigger.port, "s:cut", b"new") == b"STORED\r\n"
         return leases(cluster["east"].outrigger)["north"]["is_suspended"]
     until(is_left_out, "north being left out", LONG)
     for i in range(5):  # and now it is known
-        assert write(cluster["west"].outrigger, "s:cut", b"%d" % i) == b"STORED\r\n"
+        assert sets(cluster["west"].outrigger.port, "s:cut", b"%d" % i) == b"STORED\r\n"
         assert all_see(cluster, "s:cut", b"%d" % i)
     cluster["north"].nats.process.resume()
     serves(north)
     until(lambda: not leases(cluster["east"].outrigger)["north"]["is_suspended"], "north being asked again", LONG)
     assert sees(north.port, "s:cut") == b"4"
     cached(north, "s:cut", b"4")
-    assert write(cluster["east"].outrigger, "s:cut", b"back") == b"STORED\r\n"
+    assert sets(cluster["east"].outrigger.port, "s:cut", b"back") == b"STORED\r\n"
     assert all_see(cluster, "s:cut", b"back")
 
 
 def test_a_region_whose_nats_has_lost_its_store(cluster):
-    assert write(cluster["east"].outrigger, "s:lost", b"old") == b"STORED\r\n"
+    assert sets(cluster["east"].outrigger.port, "s:lost", b"old") == b"STORED\r\n"
     for sidecar in sidecars(cluster):
         cached(sidecar, "s:lost", b"old")
     cluster["west"].nats.lose_store()
-    assert write(cluster["east"].outrigger, "s:lost", b"new") == b"STORED\r\n"
+    assert sets(cluster["east"].outrigger.port, "s:lost", b"new") == b"STORED\r\n"
     assert all_see(cluster, "s:lost", b"new")
     cluster["west"].nats.start()
     serves(cluster["west"].outrigger)
-    assert write(cluster["west"].outrigger, "s:lost", b"newer") == b"STORED\r\n"
+    assert sets(cluster["west"].outrigger.port, "s:lost", b"newer") == b"STORED\r\n"
     assert all_see(cluster, "s:lost", b"newer")
 
 
 def test_no_majority(cluster):
     """Strong writes fail, strong reads are the primary's, eventual namespaces go on."""
     east = cluster["east"].outrigger
-    assert write(east, "s:few", b"1") == b"STORED\r\n"
+    assert sets(east.port, "s:few", b"1") == b"STORED\r\n"
     cached(east, "s:few", b"1")
     cluster["west"].nats.kill()
     cluster["north"].nats.kill()
     until(lambda: gauge(east, "votes") == 1, "two voters being missed", LONG)
     until(lambda: gauge(east, "serves") == 0, "the lease running out", LONG)
-    reply = write(east, "s:few", b"2")
+    reply = sets(east.port, "s:few", b"2")
     assert reply.startswith(b"SERVER_ERROR") and b"no majority of the voters" in reply
     assert all_see(cluster, "s:few", b"1")
-    assert write(east, "e:few", b"2") == b"STORED\r\n"
+    assert sets(east.port, "e:few", b"2") == b"STORED\r\n"
     assert sees(east.port, "e:few") == b"2"
     cluster["west"].nats.start()
     serves(east)
-    assert write(east, "s:few", b"3") == b"STORED\r\n"
+    assert sets(east.port, "s:few", b"3") == b"STORED\r\n"
     assert all_see(cluster, "s:few", b"3")
 
 
@@ -225,11 +219,11 @@ def test_a_node_is_killed(cluster):
     north = cluster["north"]
     keys = [f"s:node-{i}" for i in range(8)]  # on both nodes
     for key in keys:
-        assert write(cluster["east"].outrigger, key, b"old") == b"STORED\r\n"
+        assert sets(cluster["east"].outrigger.port, key, b"old") == b"STORED\r\n"
         cached(north.outrigger, key, b"old")
     north.nodes[0].kill()
     for key in keys:
-        assert write(cluster["east"].outrigger, key, b"new") == b"STORED\r\n"
+        assert sets(cluster["east"].outrigger.port, key, b"new") == b"STORED\r\n"
         assert all_see(cluster, key, b"new")
     north.nodes[0].start()
     serves(north.outrigger)
@@ -239,7 +233,7 @@ def test_a_node_is_killed(cluster):
 
 def test_a_node_that_comes_back_empty_in_the_middle_of_a_write(cluster):
     """The lock is gone with it. Who reads then must not store what was before the write."""
-    assert write(cluster["east"].outrigger, "s:empty", b"old") == b"STORED\r\n"
+    assert sets(cluster["east"].outrigger.port, "s:empty", b"old") == b"STORED\r\n"
     for sidecar in sidecars(cluster):
         cached(sidecar, "s:empty", b"old")
     connection = cluster.primary.connect(SCHEMA)
@@ -272,10 +266,10 @@ def test_a_sidecar_with_other_voters(cluster, directory):
     try:
         stranger.start("listening")
         until(lambda: gauge(stranger, "votes") >= 3, "its voters", LONG)
-        reply = write(stranger, "s:other", b"1")
+        reply = sets(stranger.port, "s:other", b"1")
         assert reply.startswith(b"SERVER_ERROR") and b"its voters are not ours, or the clocks differ" in reply, reply
         until(lambda: any("its voters" in log_of(s) for s in sidecars(cluster)), "somebody saying so")
     finally:
         stranger.close()
-    assert write(cluster["east"].outrigger, "s:other", b"2") == b"STORED\r\n"
+    assert sets(cluster["east"].outrigger.port, "s:other", b"2") == b"STORED\r\n"
     assert all_see(cluster, "s:other", b"2")

@@ -7,15 +7,14 @@ import pytest
 import openapi
 from local import schema
 from local.cluster import Cluster
-from support import Wire, heal, sees, until
+from support import heal, sees, sets, until
 
 SCHEMA = "outrigger"
 LONG = 60.0
 
 
 def _prepare(db):
-    for statement in schema.statements():
-        db.query(statement, database=SCHEMA)
+    schema.create(db, SCHEMA)
 
 
 @pytest.fixture(scope="module")
@@ -39,11 +38,6 @@ def cluster(running):
     heal(running)
 
 
-def write(sidecar, key, value):
-    with Wire(sidecar.port) as wire:
-        return wire.set(key, value)
-
-
 def gauge(sidecar, name):
     return sidecar.metrics().total(f"outrigger_strong_{name}")
 
@@ -64,16 +58,16 @@ def test_what_operators_see(cluster, binary):
 @pytest.mark.parametrize("lost, left", [("east", "west"), ("west", "east")])
 def test_a_region_is_lost(cluster, lost, left):
     for sidecar in (cluster[lost].outrigger, cluster[left].outrigger):
-        assert write(sidecar, "s:lost", b"old") == b"STORED\r\n"
+        assert sets(sidecar.port, "s:lost", b"old") == b"STORED\r\n"
         assert sees(sidecar.port, "s:lost") == b"old"
     cluster[lost].nats.kill()
     cluster[lost].outrigger.kill()
-    assert write(cluster[left].outrigger, "s:lost", b"new") == b"STORED\r\n"
+    assert sets(cluster[left].outrigger.port, "s:lost", b"new") == b"STORED\r\n"
     assert sees(cluster[left].outrigger.port, "s:lost") == b"new"
     assert gauge(cluster[left].outrigger, "serves") == 1
     heal(cluster)
     assert sees(cluster[lost].outrigger.port, "s:lost") == b"new"
-    assert write(cluster[lost].outrigger, "s:lost", b"newer") == b"STORED\r\n"
+    assert sets(cluster[lost].outrigger.port, "s:lost", b"newer") == b"STORED\r\n"
     assert sees(cluster[left].outrigger.port, "s:lost") == b"newer"
 
 
@@ -82,7 +76,7 @@ def test_the_witness_is_lost(cluster):
     east, west = cluster["east"].outrigger, cluster["west"].outrigger
     witness.kill()
     until(lambda: gauge(east, "votes") == 2, "the witness being missed", LONG)
-    assert write(east, "s:two", b"1") == b"STORED\r\n"
+    assert sets(east.port, "s:two", b"1") == b"STORED\r\n"
     assert sees(west.port, "s:two") == b"1"
     assert gauge(east, "serves") == 1
     witness.start()

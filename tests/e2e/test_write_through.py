@@ -17,8 +17,7 @@ ERROR = b"SERVER_ERROR"
 
 def _prepare(db):
     prepare(db)
-    for statement in schema.statements():
-        db.query(statement, database=SCHEMA)
+    schema.create(db, SCHEMA)
 
 
 @pytest.fixture(scope="module")

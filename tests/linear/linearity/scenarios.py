@@ -129,6 +129,13 @@ class Stage:
     def cache(self, region: str, key: str) -> None:
         _until(lambda: self.is_cached(region, key), f"{key} being cached in {region}")
 
+    def cached_key(self, writer: str, reader: str) -> str:
+        """A new key that one region has set and another has cached."""
+        key = self.key()
+        self.must_set(writer, key)
+        self.cache(reader, key)
+        return key
+
     def serves(self, region: str) -> bool:
         return self.sidecar(region).metrics().total("outrigger_strong_serves") == 1
 
@@ -145,9 +152,7 @@ class Stage:
 
 def share(stage: Stage) -> None:
     """East is cut off; once its lease has run out, west writes."""
-    key = stage.key()
-    stage.must_set(WEST, key)
-    stage.cache(EAST, key)
+    key = stage.cached_key(WEST, EAST)
     stage.wan.cut_off(EAST)
     stage.must_set(WEST, key)
     stage.gets(EAST, key, 0.3)
@@ -155,18 +160,14 @@ def share(stage: Stage) -> None:
 
 def lock(stage: Stage) -> None:
     """West writes what east has."""
-    key = stage.key()
-    stage.must_set(WEST, key)
-    stage.cache(EAST, key)
+    key = stage.cached_key(WEST, EAST)
     stage.must_set(WEST, key)
     stage.gets(EAST, key, 0.3)
 
 
 def lease_wait(stage: Stage) -> None:
     """East is cut off, and has its lease still when west has given it up."""
-    key = stage.key()
-    stage.must_set(WEST, key)
-    stage.cache(EAST, key)
+    key = stage.cached_key(WEST, EAST)
     stage.wan.cut_off(EAST)
     with stage.setting(WEST, key):
         stage.gets(EAST, key, 3.0)
@@ -187,9 +188,7 @@ def proof_age(stage: Stage) -> None:
 
 def comeback_wait(stage: Stage) -> None:
     """East stood still, and is suspended. A write leaves it out, and waits in the database while east comes back and loads the old row."""
-    key = stage.key()
-    stage.must_set(WEST, key)
-    stage.cache(EAST, key)
+    key = stage.cached_key(WEST, EAST)
     east = stage.sidecar(EAST).process
     east.pause()
     stage.must_set(WEST, key)
@@ -244,9 +243,7 @@ def _east_renews(stage: Stage) -> None:
 def from_sending(stage: Stage) -> None:
     """What the others answer east comes late. A renewal is under way there when west suspends east, and is the last that east hears of."""
     for _ in range(_ROUNDS):
-        key = stage.key()
-        stage.must_set(WEST, key)
-        stage.cache(EAST, key)
+        key = stage.cached_key(WEST, EAST)
         for other in (WEST, NORTH):
             stage.wan.delay_to(other, EAST, 800)
         _east_renews(stage)
@@ -278,9 +275,7 @@ def _north_forgets(stage: Stage) -> None:
 def blank_vote(stage: Stage) -> None:
     """West and north have suspended east; north loses its store and takes east's renewal, while west waits for its lease to run out."""
     for _ in range(_ROUNDS):
-        key = stage.key()
-        stage.must_set(WEST, key)
-        stage.cache(EAST, key)
+        key = stage.cached_key(WEST, EAST)
         _east_renews(stage)
         stage.wan.cut_off(EAST)
         with stage.setting(WEST, key):
@@ -294,9 +289,7 @@ def blank_vote(stage: Stage) -> None:
 
 def create(stage: Stage) -> None:
     """The same, but north forgets only when east's lease has run out and west's write is acknowledged."""
-    key = stage.key()
-    stage.must_set(WEST, key)
-    stage.cache(EAST, key)
+    key = stage.cached_key(WEST, EAST)
     stage.wan.cut_off(EAST)
     stage.must_set(WEST, key)
     _north_forgets(stage)

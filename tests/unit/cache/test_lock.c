@@ -3,18 +3,14 @@
 
 #include <fcntl.h>
 #include <inttypes.h>
-#include <sys/socket.h>
-#include <sys/un.h>
-#include <unistd.h>
 
 #include "common/clock.h"
 #include "proxy/cache/fill.h"
-#include "proxy/net/stream.h"
 #include "tests/unit/check_main.h"
+#include "tests/unit/pool/scripted_node.h"
 
 #define SKEW_MS 500
 
-static struct loop loop;
 static struct config config;
 static struct config_strong strong;
 static struct config_node config_node;
@@ -24,9 +20,6 @@ static struct ketama *ring;
 static struct metric_registry *registry;
 static struct log *log_;
 static struct cache cache;
-static int listening;
-static int client; /* the server's end of the node's connection */
-static char path[64];
 static char line[512];
 static struct strong_task task;
 static int done;
@@ -35,27 +28,6 @@ static void on_done(struct mail *mail, void *owner)
 {
     ck_assert_ptr_eq(mail, &task.mail);
     done++;
-}
-
-static void turn(void)
-{
-    event_base_loop(loop.base, EVLOOP_NONBLOCK);
-    stream_flush_dirty(&loop);
-    stream_bury_dead(&loop);
-}
-
-/* A test that waits in vain is ended by Check. */
-#define turn_until(condition) \
-    do {                      \
-        while (!(condition)) { \
-            turn();           \
-        }                     \
-    } while (0)
-
-static bool try_accept(void)
-{
-    client = accept4(listening, NULL, NULL, SOCK_NONBLOCK);
-    return client >= 0;
 }
 
 /* The next line that the node is sent. */
@@ -117,13 +89,7 @@ static void check_done(enum err err)
 
 static void setup(void)
 {
-    snprintf(path, sizeof path, "/tmp/test_lock.%d.sock", getpid());
-    unlink(path);
-    listening = socket(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK, 0);
-    struct sockaddr_un sun = {.sun_family = AF_UNIX};
-    strcpy(sun.sun_path, path);
-    ck_assert_int_eq(bind(listening, (struct sockaddr *)&sun, sizeof sun), 0);
-    ck_assert_int_eq(listen(listening, 10), 0);
+    scripted_open("test_lock");
     config_node = (struct config_node){.address = {.text = path, .path = path}, .weight = 1};
     config_namespaces[0] = (struct config_namespace){.prefix = "s:", .name = "s", .read = READ_THROUGH, .consistency = CONSISTENCY_STRONG, .lease_ttl_s = 10, .tombstone_ttl_s = 30};
     config_namespaces[1] = (struct config_namespace){.prefix = "", .name = "default", .read = READ_THROUGH, .lease_ttl_s = 10, .tombstone_ttl_s = 30};
@@ -141,12 +107,10 @@ static void setup(void)
     static const char *const words[] = {"get"};
     registry = metric_registry_create(&config, words, 1);
     log_ = log_create(open("/dev/null", 1), LOG_ERROR);
-    ck_assert_int_eq(loop_init(&loop, NULL, 64 << 20), OK);
     namespaces_init(&namespaces, &config);
     ck_assert_int_eq(ketama_create(&(struct ketama_node){.host = path, .weight = 1}, 1, &ring), OK);
     struct metrics_shard *shard = metrics_shard_create(metric_registry_metrics(registry));
     cache_init(&cache, &config, &namespaces, &loop, log_, shard, 1);
-    client = -1;
     pool_init(&cache.pool, ring, &config, &loop, log_, shard);
     turn_until(try_accept());
     check_asked("version");
@@ -161,12 +125,9 @@ static void teardown(void)
     cache_deinit(&cache);
     namespaces_deinit(&namespaces);
     ketama_destroy(&ring);
-    loop_deinit(&loop);
+    scripted_close();
     log_destroy(&log_);
     metric_registry_destroy(&registry);
-    close(client);
-    close(listening);
-    unlink(path);
 }
 
 START_TEST(a_lock_replaces_what_is_there)

@@ -2,27 +2,20 @@
 #include "proxy/pool/node.h"
 
 #include <fcntl.h>
-#include <sys/socket.h>
-#include <sys/un.h>
-#include <unistd.h>
 
 #include "common/clock.h"
-#include "proxy/net/stream.h"
 #include "tests/unit/check_main.h"
+#include "tests/unit/pool/scripted_node.h"
 
 #define GREETING "version\r\n"
 #define OURS "VERSION 1.6.38\r\n"
 
-static struct loop loop;
 static struct resolver resolver;
 static struct config config;
 static struct config_node config_node;
 static struct metric_registry *registry;
 static struct log *log_;
 static struct node *node;
-static int listening;
-static int client; /* the server's end of the node's connection */
-static char path[64];
 
 struct expectation {
     struct node_call call;
@@ -46,27 +39,6 @@ static void on_reply(struct node_call *call, enum err err, const struct meta_rep
         e->reply = *reply;
         snprintf(e->value, sizeof e->value, "%.*s", SPAN_FMT(reply->value));
     }
-}
-
-static void turn(void)
-{
-    event_base_loop(loop.base, EVLOOP_NONBLOCK);
-    stream_flush_dirty(&loop);
-    stream_bury_dead(&loop);
-}
-
-/* Turns the loop until the condition holds; a test that waits in vain is ended by Check. */
-#define turn_until(condition) \
-    do {                      \
-        while (!(condition)) { \
-            turn();           \
-        }                     \
-    } while (0)
-
-static bool try_accept(void)
-{
-    client = accept4(listening, NULL, NULL, SOCK_NONBLOCK);
-    return client >= 0;
 }
 
 static void expect_from_node(const char *text)
@@ -108,13 +80,7 @@ static enum err get(struct expectation *e, const char *key)
 
 static void setup(void)
 {
-    snprintf(path, sizeof path, "/tmp/test_node.%d.sock", getpid());
-    unlink(path);
-    listening = socket(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK, 0);
-    struct sockaddr_un sun = {.sun_family = AF_UNIX};
-    strcpy(sun.sun_path, path);
-    ck_assert_int_eq(bind(listening, (struct sockaddr *)&sun, sizeof sun), 0);
-    ck_assert_int_eq(listen(listening, 10), 0);
+    scripted_open("test_node");
     config_node = (struct config_node){.address = {.text = path, .path = path}, .weight = 1};
     static struct config_namespace everything = {.prefix = "", .name = "default"};
     config = (struct config){
@@ -128,23 +94,16 @@ static void setup(void)
     static const char *const words[] = {"get"};
     registry = metric_registry_create(&config, words, 1);
     log_ = log_create(open("/dev/null", 1), LOG_ERROR);
-    ck_assert_int_eq(loop_init(&loop, NULL, 64 << 20), OK);
     resolver_init(&resolver, &loop);
     struct node_context context = {&config, &loop, &resolver, log_, metrics_shard_create(metric_registry_metrics(registry))};
-    client = -1;
     node = node_create(&context, 0);
 }
 
 static void teardown(void)
 {
     node_destroy(&node);
-    close(listening);
-    if (client >= 0) {
-        close(client);
-    }
-    unlink(path);
     resolver_deinit(&resolver);
-    loop_deinit(&loop);
+    scripted_close();
     metric_registry_destroy(&registry);
     log_destroy(&log_);
 }
