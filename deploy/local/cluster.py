@@ -9,7 +9,7 @@ from . import signals
 from .mariadb import MariaDB
 from .nats import Nats
 from .parallel import in_parallel
-from .process import Process
+from .process import Process, ProcessError
 from .region import Region, database_config, merged
 
 
@@ -70,7 +70,7 @@ class Cluster:
     # ---- life
 
     def start(self) -> "Cluster":
-        """Starts everything. Fails with ProcessError, and everything is closed then."""
+        """Starts everything, and (until "ready") waits until every region hears every other. Fails with ProcessError, and everything is closed then."""
         self.start_servers()
         self.start_outriggers()
         return self
@@ -86,8 +86,28 @@ class Cluster:
 
     def start_outriggers(self) -> None:
         """The second part of start()."""
-        in_parallel([lambda o=o: o.start(self._until) for region in self.regions.values() for o in region.outriggers],
-                    self.close)
+        dead: List[str] = []  # why a sidecar does not get ready may be that a server has died
+
+        def give_up() -> None:
+            dead.extend(process.describe_end() for process in self.processes() if process.is_expected and not process.is_running)
+            self.close()
+        try:
+            in_parallel([lambda o=o: o.start(self._until) for region in self.regions.values() for o in region.outriggers], give_up)
+            if self._until == "ready":
+                in_parallel([lambda r=r: self._wait_for_peers(r) for r in self.regions.values()], give_up)
+        except ProcessError as e:
+            raise ProcessError("\n".join([str(e), *dead])) from None
+
+    @staticmethod
+    def _wait_for_peers(region: Region) -> None:
+        """Until one of its sidecars receives the invalidations of each of its peers. A region is ready before that when a peer's stream is not there
+        yet, and what it has cached meanwhile is then covered by a rule `*`. The log says so, unless it is told to be silent."""
+        if any(o.config.get("log", {}).get("level", "info") not in ("info", "debug") for o in region.outriggers):
+            return
+        for peer in {peer["region"] for o in region.outriggers for peer in (o.config.get("bus") or {}).get("peers", [])}:
+            line = f"bus: receiving the invalidations of region {peer} "
+            region.outrigger.process.wait_until(
+                lambda: any(line in o.process.log.read_text(errors="replace") for o in region.outriggers), f"{region.name} hears {peer}")
 
     def _start_databases(self) -> None:
         self.directory.mkdir(parents=True, exist_ok=True)

@@ -30,6 +30,7 @@ void cursor_init(struct cursor *c, const struct cursor_context *context, uint32_
         .due_us = UINT64_MAX,
     };
     jetstream_bucket_name("CURSOR", context->config->region, c->bucket);
+    c->finder = (struct finder){.stream = c->bucket, .config = c->config};
     backoff_init(&c->backoff, RETRY_MIN_MS, RETRY_MAX_MS, context->seed + index);
 }
 
@@ -92,8 +93,26 @@ static void entry_subject(const struct cursor *c, char out[static SUBJECT_MAX])
     snprintf(out, SUBJECT_MAX, "$KV.%s.%s", c->bucket + sizeof "KV_" - 1, c->peer->region);
 }
 
+static void find(struct cursor *c, uint64_t now_us)
+{
+    char subject[SUBJECT_MAX];
+    char *body = finder_body(&c->finder);
+    jetstream_api(NULL, finder_verb(&c->finder), c->bucket, NULL, subject);
+    if (body != NULL) {
+        ask_own(c, CURSOR_FINDING, subject, &(struct outgoing){.data = span_str(body)}, now_us);
+    } else {
+        retry_later(c, err_text(ERR_NOMEM), now_us);
+    }
+    free(body);
+}
+
 static void load(struct cursor *c, uint64_t now_us)
 {
+    if (!c->is_found) {
+        finder_restart(&c->finder);
+        find(c, now_us);
+        return;
+    }
     char subject[SUBJECT_MAX];
     char entry[SUBJECT_MAX];
     char body[SUBJECT_MAX + 32];
@@ -101,21 +120,6 @@ static void load(struct cursor *c, uint64_t now_us)
     snprintf(body, sizeof body, "{\"last_by_subj\":\"%s\"}", entry);
     jetstream_api(NULL, "STREAM.MSG.GET", c->bucket, NULL, subject);
     ask_own(c, CURSOR_LOADING, subject, &(struct outgoing){.data = span_str(body)}, now_us);
-}
-
-static void make_bucket(struct cursor *c, uint64_t now_us)
-{
-    char subject[SUBJECT_MAX];
-    json_t *config = jetstream_bucket_config(c->bucket, c->config);
-    char *body = config != NULL ? json_dumps(config, JSON_COMPACT) : NULL;
-    jetstream_api(NULL, "STREAM.CREATE", c->bucket, NULL, subject);
-    if (body != NULL) {
-        ask_own(c, CURSOR_MAKING, subject, &(struct outgoing){.data = span_str(body)}, now_us);
-    } else {
-        retry_later(c, err_text(ERR_NOMEM), now_us);
-    }
-    free(body);
-    json_decref(config);
 }
 
 static void ask_consumer(struct cursor *c, uint64_t now_us)
@@ -150,6 +154,7 @@ static void start(struct cursor *c, uint64_t now_us)
 void cursor_on_own_link(struct cursor *c, bool is_up, uint64_t now_us)
 {
     c->is_own_up = is_up;
+    c->is_found = false;
     start(c, now_us);
 }
 
@@ -205,7 +210,8 @@ static void parse_mark(const char *data, struct mark *mark)
 static void on_loaded(struct cursor *c, enum err err, const struct answer *answer, uint64_t now_us)
 {
     if (err != OK && answer->err_code == JETSTREAM_STREAM_NOT_FOUND) {
-        make_bucket(c, now_us);
+        c->is_found = false;
+        load(c, now_us);
         return;
     }
     if (err != OK && answer->err_code != JETSTREAM_NO_MESSAGE) {
@@ -222,12 +228,16 @@ static void on_loaded(struct cursor *c, enum err err, const struct answer *answe
     ask_consumer(c, now_us);
 }
 
-static void on_made(struct cursor *c, enum err err, const struct answer *answer, uint64_t now_us)
+static void on_found(struct cursor *c, enum err err, const struct answer *answer, uint64_t now_us)
 {
-    if (err == OK || answer->err_code == JETSTREAM_STREAM_NAME_EXISTS) {
+    switch (finder_on_answer(&c->finder, err, answer)) {
+    case FINDER_THERE:
+        c->is_found = true;
         load(c, now_us);
-    } else {
-        retry_later(c, answer->text, now_us);
+        break;
+    case FINDER_AGAIN: find(c, now_us); break;
+    case FINDER_LATER: rest(c, now_us + backoff_next_us(&c->backoff)); break;
+    case FINDER_REFUSED: retry_later(c, answer->text, now_us); break;
     }
 }
 
@@ -441,8 +451,8 @@ static void on_answer(struct cursor *c, uint64_t request, const struct incoming 
     struct answer answer;
     enum err err = jetstream_answer(message, &answer);
     switch (c->state) {
+    case CURSOR_FINDING: on_found(c, err, &answer, now_us); break;
     case CURSOR_LOADING: on_loaded(c, err, &answer, now_us); break;
-    case CURSOR_MAKING: on_made(c, err, &answer, now_us); break;
     case CURSOR_ASKING_CONSUMER: on_consumer(c, err, &answer, now_us); break;
     case CURSOR_ASKING_STREAM: on_stream(c, err, &answer, now_us); break;
     case CURSOR_ASKING_MESSAGE: on_message(c, err, &answer, now_us); break;
@@ -466,11 +476,13 @@ void cursor_on_peer_answer(struct cursor *c, uint64_t request, const struct inco
 }
 
 /* What an account may not ask is not answered either. */
-static const char *silent(enum cursor_state state)
+static const char *silent(const struct cursor *c)
 {
-    switch (state) {
+    switch (c->state) {
     case CURSOR_LOADING: return "this region's NATS does not answer to STREAM.MSG.GET of its cursors";
-    case CURSOR_MAKING: return "this region's NATS does not answer to STREAM.CREATE of its cursors";
+    case CURSOR_FINDING:
+        return c->finder.is_creating ? "this region's NATS does not answer to STREAM.CREATE of its cursors"
+                                     : "this region's NATS does not answer to STREAM.INFO of its cursors";
     case CURSOR_SAVING: return "this region's NATS does not take its cursor";
     case CURSOR_ASKING_CONSUMER: return "its NATS does not answer to CONSUMER.INFO";
     case CURSOR_ASKING_STREAM: return "its NATS does not answer to STREAM.INFO";
@@ -486,7 +498,7 @@ uint64_t cursor_step(struct cursor *c, uint64_t now_us)
     if (c->state == CURSOR_RESTING) {
         load(c, now_us);
     } else {
-        retry_later(c, silent(c->state), now_us);
+        retry_later(c, silent(c), now_us);
     }
     return c->due_us;
 }

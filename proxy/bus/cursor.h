@@ -4,8 +4,8 @@
  * Threads: the bus's thread.
  * Fails:   never for good: it tries again, and cursor_problem() says what is in the way. The mark stays where it is until what must be done is done.
  *
- *   down ──both links up──▶ loading ──▶ asking consumer ──▶ asking stream ──▶ (asking message) ──┬─ no gap ──▶ (dating) ──▶ saving ──▶ resting
- *    ▲                         ▲  └─ no bucket: making ─▲                                        └─ a gap: applying the rule ──────▲      │
+ *   down ──both links up──▶ (finding) ──▶ loading ──▶ asking consumer ──▶ asking stream ──▶ (asking message) ──┬─ no gap ──▶ (dating) ──▶ saving ──▶ resting
+ *    ▲                         ▲          └─ no bucket: finding                                    └─ a gap: applying the rule ──────▲      │
  *    └── either goes down      └── a refusal, silence: resting ──── again every CURSOR_CHECK, or when somebody asks for it ───────────────┘
  *
  * The mark {when the stream was created, number of a message, when that was stored} is kept in the region's own bucket CURSOR_<region>, under the
@@ -24,13 +24,14 @@
 
 #include "proxy/bus/bus.h"
 #include "proxy/bus/durable.h"
+#include "proxy/bus/finder.h"
 
 #define CURSOR_CHECK_US 3000000ULL
 
 enum cursor_state {
     CURSOR_DOWN,
+    CURSOR_FINDING,
     CURSOR_LOADING,
-    CURSOR_MAKING,
     CURSOR_ASKING_CONSUMER,
     CURSOR_ASKING_STREAM,
     CURSOR_ASKING_MESSAGE,
@@ -58,6 +59,8 @@ struct cursor {
     const struct config_peer *peer;
     uint32_t index; /* in config.bus.peers */
     char bucket[NAME_MAX_LEN];
+    struct finder finder;
+    bool is_found; /* the bucket, as of the own region's connection */
 
     enum cursor_state state;
     bool is_own_up;

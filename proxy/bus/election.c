@@ -26,6 +26,7 @@ void election_init(struct election *e, const struct election_context *context, u
     snprintf(e->id, sizeof e->id, "%016" PRIx64, context->seed);
     base64_put(e->id64, span_str(e->id));
     jetstream_bucket_name("ROLES", context->config->region, e->stream);
+    e->finder = (struct finder){.stream = e->stream, .config = context->config->bus};
     backoff_init(&e->backoff, RETRY_MIN_MS, RETRY_MAX_MS, context->seed);
 }
 
@@ -56,21 +57,19 @@ static void retry_later(struct election *e, uint64_t now_us)
     e->writing = 0;
 }
 
-static void create(struct election *e, uint64_t now_us)
+static void find(struct election *e, uint64_t now_us)
 {
     char subject[SUBJECT_MAX];
-    json_t *config = jetstream_bucket_config(e->stream, e->config->bus);
-    char *body = config != NULL ? json_dumps(config, JSON_COMPACT) : NULL;
-    jetstream_api(NULL, "STREAM.CREATE", e->stream, NULL, subject);
+    char *body = finder_body(&e->finder);
+    jetstream_api(NULL, finder_verb(&e->finder), e->stream, NULL, subject);
     enum err err = body == NULL ? ERR_NOMEM : ask(e, &(struct outgoing){.subject = subject, .data = span_str(body)});
     free(body);
-    json_decref(config);
     if (err != OK) {
         retry_later(e, now_us);
         return;
     }
-    e->state = ELECTION_CREATING;
-    e->creating = e->request;
+    e->state = ELECTION_FINDING;
+    e->finding = e->request;
     e->due_us = now_us + ANSWER_WAIT_US;
 }
 
@@ -154,6 +153,16 @@ static void on_refused(struct election *e, const struct answer *answer, uint64_t
     retry_later(e, now_us);
 }
 
+static void on_found(struct election *e, enum finder_result result, const struct answer *answer, uint64_t now_us)
+{
+    switch (result) {
+    case FINDER_THERE: take_part(e, now_us); break;
+    case FINDER_AGAIN: find(e, now_us); break;
+    case FINDER_LATER: retry_later(e, now_us); break;
+    case FINDER_REFUSED: on_refused(e, answer, now_us); break;
+    }
+}
+
 static void on_written(struct election *e, enum err err, const struct answer *answer, uint64_t now_us)
 {
     uint32_t i = e->writing_slot;
@@ -217,17 +226,15 @@ void election_on_answer(struct election *e, uint64_t number, const struct incomi
     for (uint32_t i = 0; i < e->slot_count && number != 0; i++) {
         slot = e->slots[i].looking == number ? &e->slots[i] : slot;
     }
-    bool is_created = e->state == ELECTION_CREATING && number == e->creating;
+    bool is_found = e->state == ELECTION_FINDING && number == e->finding;
     bool is_written = e->writing != 0 && number == e->writing;
-    if (!is_created && !is_written && slot == NULL) {
+    if (!is_found && !is_written && slot == NULL) {
         return; /* late */
     }
     struct answer answer;
     enum err err = jetstream_answer(message, &answer);
-    if (is_created && (err == OK || answer.err_code == JETSTREAM_STREAM_NAME_EXISTS)) { /* with other settings: it is used as it is */
-        take_part(e, now_us);
-    } else if (is_created) {
-        on_refused(e, &answer, now_us);
+    if (is_found) {
+        on_found(e, finder_on_answer(&e->finder, err, &answer), &answer, now_us);
     } else if (is_written) {
         on_written(e, err, &answer, now_us);
     } else {
@@ -253,7 +260,8 @@ void election_on_up(struct election *e, uint64_t now_us)
     }
     e->writing = 0;
     backoff_reset(&e->backoff);
-    create(e, now_us);
+    finder_restart(&e->finder);
+    find(e, now_us);
 }
 
 void election_on_down(struct election *e)
@@ -291,8 +299,9 @@ uint64_t election_step(struct election *e, uint64_t now_us)
         return step_part(e, now_us);
     }
     if (now_us >= e->due_us && e->state == ELECTION_WAITING) {
-        create(e, now_us);
-    } else if (now_us >= e->due_us && e->state == ELECTION_CREATING) {
+        finder_restart(&e->finder);
+        find(e, now_us);
+    } else if (now_us >= e->due_us && e->state == ELECTION_FINDING) {
         on_refused(e, &(struct answer){.text = "JetStream does not answer"}, now_us);
     }
     return e->due_us;

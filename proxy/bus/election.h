@@ -5,8 +5,8 @@
  * Fails:   never for good. While nothing is heard of the bucket, who has a slot keeps it: election_is_silent() says that nobody
  *          can be elected, and what to do about that is for whoever uses this.
  *
- *   down ──on_up──▶ creating (the bucket) ──there──▶ taking part ──the bucket is gone──▶ waiting
- *    ▲                   └────refused, silence────▶ waiting ──retry──▶ creating
+ *   down ──on_up──▶ finding (the bucket) ──there──▶ taking part ──the bucket is gone──▶ waiting
+ *    ▲                   └────refused, silence────▶ waiting ──retry──▶ finding
  *    └──on_down── any
  *
  * A slot is taken, renewed every third of the lease and given back by compare-and-set on its entry, so that it has one holder. Who has none
@@ -18,12 +18,12 @@
 
 #include "common/log.h"
 #include "proxy/bus/backoff.h"
-#include "proxy/bus/jetstream.h"
+#include "proxy/bus/finder.h"
 
 #define ELECTION_SLOTS_MAX 16
 #define ELECTION_NO_SLOT UINT32_MAX
 
-enum election_state { ELECTION_DOWN, ELECTION_CREATING, ELECTION_WAITING, ELECTION_TAKING_PART };
+enum election_state { ELECTION_DOWN, ELECTION_FINDING, ELECTION_WAITING, ELECTION_TAKING_PART };
 
 struct election_slot {
     uint64_t seq;     /* of its entry, 0: there is none */
@@ -48,8 +48,9 @@ struct election {
 
     enum election_state state;
     uint64_t request; /* number of the last request */
-    uint64_t creating;
-    uint64_t due_us; /* creating: give up; waiting: try again; taking part: look, or renew */
+    struct finder finder;
+    uint64_t finding; /* number of its question */
+    uint64_t due_us; /* finding: give up; waiting: try again; taking part: look, or renew */
     uint64_t heard_us; /* when it last worked: a write of ours, a change by another; or the start */
     struct backoff backoff;
     bool was_refused; /* and said so in the log */

@@ -7,6 +7,7 @@
 #define DUPLICATES_S 30 /* how long the server remembers a Nats-Msg-Id */
 #define MAX_ACK_PENDING 20000
 #define ACK_PREFIX "$JS.ACK."
+#define NEVER "0001-01-01T00:00:00Z"
 
 void jetstream_stream_name(const char *region, char out[static NAME_MAX_LEN])
 {
@@ -151,6 +152,10 @@ enum err jetstream_answer(const struct incoming *message, struct answer *out)
         return refused(out, (int)json_integer_value(json_object_get(error, "code")),
                        (int)json_integer_value(json_object_get(error, "err_code")),
                        json_string_value(json_object_get(error, "description")));
+    }
+    const char *created = json_string_value(json_object_get(out->root, "created"));
+    if (created != NULL && strcmp(created, NEVER) == 0) {
+        return refused(out, 0, JETSTREAM_IN_THE_MAKING, "it is just being made");
     }
     return OK;
 }

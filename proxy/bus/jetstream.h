@@ -23,6 +23,7 @@ enum jetstream_error {
     JETSTREAM_STREAM_NAME_EXISTS = 10058,
     JETSTREAM_STREAM_NOT_FOUND = 10059,
     JETSTREAM_WRONG_LAST_SEQUENCE = 10071,
+    JETSTREAM_IN_THE_MAKING = -1, /* not the server's: a stream that it reports without a time of creation can not be used yet, and some questions would end the server */
 };
 
 struct answer {

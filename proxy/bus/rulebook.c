@@ -24,6 +24,7 @@ void rulebook_init(struct rulebook *b, const struct config *config, struct trans
         .watch_id = seed >> 20,
     };
     jetstream_bucket_name("RULES", config->region, b->stream);
+    b->finder = (struct finder){.stream = b->stream, .config = config->bus};
     backoff_init(&b->backoff, RETRY_MIN_MS, RETRY_MAX_MS, seed);
 }
 
@@ -209,13 +210,11 @@ static void ask(struct rulebook *b, enum rulebook_state state, const char *verb,
     b->due_us = now_us + ANSWER_WAIT_US;
 }
 
-static void create(struct rulebook *b, uint64_t now_us)
+static void find(struct rulebook *b, uint64_t now_us)
 {
-    json_t *config = jetstream_bucket_config(b->stream, b->config->bus);
-    char *body = config != NULL ? json_dumps(config, JSON_COMPACT) : NULL;
-    ask(b, RULEBOOK_CREATING, "STREAM.CREATE", NULL, body, now_us);
+    char *body = finder_body(&b->finder);
+    ask(b, RULEBOOK_FINDING, finder_verb(&b->finder), NULL, body, now_us);
     free(body);
-    json_decref(config);
 }
 
 /* A consumer that nobody hears any more ends by itself, but only once this connection is gone. */
@@ -265,23 +264,37 @@ static void on_watching(struct rulebook *b, const json_t *info, uint64_t now_us)
     look_for_end_of_list(b);
 }
 
+static void on_refused(struct rulebook *b, enum err err, const struct answer *answer, uint64_t now_us)
+{
+    count_error(b, err == OK ? ERR_PROTOCOL : err);
+    log_warn(b->log, "bus: the rules of this region (bucket %s) can not be watched: %s (%d); trying again", b->stream + sizeof "KV_" - 1, answer->text,
+             answer->err_code != 0 ? answer->err_code : answer->code);
+    retry_later(b, now_us);
+}
+
+static void on_found(struct rulebook *b, enum err err, const struct answer *answer, uint64_t now_us)
+{
+    switch (finder_on_answer(&b->finder, err, answer)) {
+    case FINDER_THERE: start_watch(b, now_us); break;
+    case FINDER_AGAIN: find(b, now_us); break;
+    case FINDER_LATER: retry_later(b, now_us); break;
+    case FINDER_REFUSED: on_refused(b, err, answer, now_us); break;
+    }
+}
+
 void rulebook_on_answer(struct rulebook *b, uint64_t request, const struct incoming *message, uint64_t now_us)
 {
-    if (request != b->asked || (b->state != RULEBOOK_CREATING && b->state != RULEBOOK_ASKING)) {
+    if (request != b->asked || (b->state != RULEBOOK_FINDING && b->state != RULEBOOK_ASKING)) {
         return;
     }
     struct answer answer;
     enum err err = jetstream_answer(message, &answer);
-    bool is_there = err == OK || answer.err_code == JETSTREAM_STREAM_NAME_EXISTS; /* with other settings: it is used as it is */
-    if (b->state == RULEBOOK_CREATING && is_there) {
-        start_watch(b, now_us);
-    } else if (b->state == RULEBOOK_ASKING && err == OK) {
+    if (b->state == RULEBOOK_FINDING) {
+        on_found(b, err, &answer, now_us);
+    } else if (err == OK) {
         on_watching(b, answer.root, now_us);
     } else {
-        count_error(b, err == OK ? ERR_PROTOCOL : err);
-        log_warn(b->log, "bus: the rules of this region (bucket %s) can not be watched: %s (%d); trying again", b->stream + sizeof "KV_" - 1,
-                 answer.text, answer.err_code != 0 ? answer.err_code : answer.code);
-        retry_later(b, now_us);
+        on_refused(b, err, &answer, now_us);
     }
     answer_clear(&answer);
 }
@@ -366,7 +379,8 @@ void rulebook_on_up(struct rulebook *b, uint64_t now_us)
         record->due_us = now_us;
     }
     if (b->sink.on_rules != NULL) { /* somebody wants to know */
-        create(b, now_us);
+        finder_restart(&b->finder);
+        find(b, now_us);
     }
 }
 
@@ -387,7 +401,8 @@ static uint64_t step_watch(struct rulebook *b, uint64_t now_us)
         log_warn(b->log, "bus: no heartbeat from bucket %s: watching it anew", b->stream + sizeof "KV_" - 1);
         retry_later(b, now_us);
     } else if (b->due_us <= now_us && b->state == RULEBOOK_WAITING) {
-        create(b, now_us);
+        finder_restart(&b->finder);
+        find(b, now_us);
     } else if (b->due_us <= now_us && b->state != RULEBOOK_DOWN) {
         log_warn(b->log, "bus: bucket %s: JetStream does not answer; trying again", b->stream + sizeof "KV_" - 1);
         retry_later(b, now_us);

@@ -5,8 +5,8 @@
  * Fails:   a record ends with ERR_UNAVAILABLE (not connected), ERR_TIMEOUT (publish_timeout; it may yet get into the bucket: harmless, an
  *          invalidation too many), ERR_BUS (refused), ERR_OVERLOAD or ERR_STOPPING. The watch never fails for good.
  *
- *   down ──on_up──▶ creating (the bucket) ──▶ asking (for the watch) ──▶ watching ──a message lost, or silence──▶ waiting
- *    ▲                   └───── refused, silence ──┴──▶ waiting ──retry──▶ creating
+ *   down ──on_up──▶ finding (the bucket) ──▶ asking (for the watch) ──▶ watching ──a message lost, or silence──▶ waiting
+ *    ▲                   └───── refused, silence ──┴──▶ waiting ──retry──▶ finding
  *    └──on_down── any
  *
  * An entry's key is "<hash of its pattern>.<version>", so an entry is written once and never changed: there is nothing to compete for.
@@ -20,11 +20,11 @@
 #include "common/log.h"
 #include "proxy/bus/backoff.h"
 #include "proxy/bus/bus.h"
-#include "proxy/bus/jetstream.h"
+#include "proxy/bus/finder.h"
 
 #define RULEBOOK_PENDING_MAX 65536
 
-enum rulebook_state { RULEBOOK_DOWN, RULEBOOK_CREATING, RULEBOOK_ASKING, RULEBOOK_WATCHING, RULEBOOK_WAITING };
+enum rulebook_state { RULEBOOK_DOWN, RULEBOOK_FINDING, RULEBOOK_ASKING, RULEBOOK_WATCHING, RULEBOOK_WAITING };
 
 struct rulebook {
     struct transport *transport;
@@ -34,10 +34,11 @@ struct rulebook {
     struct bus_sink sink;
     char stream[NAME_MAX_LEN];
     enum rulebook_state state;
+    struct finder finder;
     bool is_stopping;
     uint64_t request; /* number of the last request or record */
     uint64_t asked;   /* of the request of the API under way */
-    uint64_t due_us;  /* creating, asking: give up; waiting: try again */
+    uint64_t due_us;  /* finding, asking: give up; waiting: try again */
     struct backoff backoff;
 
     char watch[NAME_MAX_LEN]; /* the consumer's name; of another one nothing is heeded */

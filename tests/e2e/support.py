@@ -165,14 +165,6 @@ def heal(cluster: Any) -> None:
             sidecar.wait("ready")
 
 
-def hears_all(cluster: Any) -> None:
-    """Every region receives from every other. A region is ready before that when the other's stream is not there yet, and a rule `*` then covers what it has cached."""
-    for region in cluster.regions.values():
-        for other in cluster.regions:
-            line = f"bus: receiving the invalidations of region {other} "
-            until(lambda: other == region.name or any(line in log_of(s) for s in region.outriggers), f"{region.name} receiving from {other}")
-
-
 def in_threads(calls: Iterable[Callable[[], Any]]) -> List[Any]:
     """Makes the calls at the same time, as nearly as threads can; their results."""
     calls = list(calls)

@@ -8,7 +8,7 @@ import pytest
 import binary
 import raw_nats
 from local.cluster import Cluster
-from support import Growth, Wire, in_threads, sees, hears_all, until
+from support import Growth, Wire, in_threads, sees, until
 from through import SCHEMA, prepare
 
 REGIONS = ("east", "west", "south")
@@ -24,7 +24,6 @@ NAMESPACES = [
 def cluster(watch, directory):
     config = {"namespaces": NAMESPACES, "bus": {"ack_wait": "2s"}}
     with Cluster(directory, regions=REGIONS, nodes=2, prepare=prepare, config=config) as cluster:
-        hears_all(cluster)
         yield cluster
 
 

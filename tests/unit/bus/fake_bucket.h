@@ -21,6 +21,7 @@ struct bucket {
     const char *name; /* NULL: ROLES_west */
     uint32_t created; /* how often it was */
     bool is_there;
+    uint32_t making; /* how many answers it still takes to be usable: what is asked of it before then would have ended the server */
     bool is_full; /* takes nothing any more */
     uint64_t seq;
     struct bucket_entry entries[BUCKET_ENTRIES];
@@ -79,6 +80,17 @@ static inline void bucket_lose(struct bucket *b)
     *b = (struct bucket){.name = b->name, .created = b->created};
 }
 
+static inline void bucket_info(struct bucket *b, char *out, size_t size)
+{
+    char created[48] = "0001-01-01T00:00:00Z";
+    if (b->making == 0) {
+        snprintf(created, sizeof created, "2026-11-24T00:00:%02uZ", b->created);
+    } else {
+        b->making--;
+    }
+    snprintf(out, size, "{\"created\":\"%s\",\"config\":{},\"state\":{\"first_seq\":1,\"last_seq\":%" PRIu64 "}}", created, b->seq);
+}
+
 /* What the server says to that. */
 static inline struct incoming bucket_answer(struct bucket *b, const struct sent *s, char *text, size_t size)
 {
@@ -90,16 +102,19 @@ static inline struct incoming bucket_answer(struct bucket *b, const struct sent 
         ck_assert_str_eq(verb + 17, bucket_name(b));
         b->created += !b->is_there;
         b->is_there = true;
-        snprintf(text, size, "{\"config\":{}}");
+        bucket_info(b, text, size);
     } else if (!b->is_there && !is_entry) {
         snprintf(text, size, "{\"error\":{\"code\":404,\"err_code\":10059,\"description\":\"stream not found\"}}");
     } else if (!b->is_there) {
         return fake_status(STATUS_NO_RESPONDERS, "");
     } else if (strncmp(verb, "STREAM.INFO.KV_", 15) == 0) {
         ck_assert_str_eq(verb + 15, bucket_name(b));
-        snprintf(text, size, "{\"created\":\"2026-11-24T00:00:%02uZ\",\"config\":{},\"state\":{\"first_seq\":1,\"last_seq\":%" PRIu64 "}}", b->created, b->seq);
+        bucket_info(b, text, size);
     } else if (strncmp(verb, "STREAM.MSG.GET.", 15) == 0) {
+        ck_assert_uint_eq(b->making, 0);
         bucket_look(b, s, text, size);
+    } else if (b->making > 0) {
+        return fake_status(STATUS_NO_RESPONDERS, "");
     } else {
         ck_assert(is_entry && strncmp(verb + 4, bucket_name(b), len) == 0 && verb[4 + len] == '.');
         bucket_write(b, verb, s, text, size);

@@ -6,6 +6,8 @@
 #include "tests/unit/check_main.h"
 
 #define T0 (1000 * S)
+#define THERE "{\"created\":\"2026-11-24T11:00:00Z\",\"config\":{},\"state\":{\"first_seq\":1,\"last_seq\":1}}"
+#define MAKING "{\"created\":\"0001-01-01T00:00:00Z\",\"config\":{},\"state\":{\"first_seq\":0,\"last_seq\":0}}"
 #define NO_STREAM "{\"error\":{\"code\":404,\"err_code\":10059,\"description\":\"stream not found\"}}"
 #define NO_CONSUMER "{\"error\":{\"code\":404,\"err_code\":10014,\"description\":\"consumer not found\"}}"
 #define NO_MESSAGE "{\"error\":{\"code\":404,\"err_code\":10037,\"description\":\"no message found\"}}"
@@ -74,12 +76,19 @@ static void from_peer(const char *text)
     cursor_on_peer_answer(&cursor, fake_number(fake_last(peer)), &m, T0);
 }
 
+static void found(void)
+{
+    ck_assert_str_eq(fake_last(own)->subject, "$JS.API.STREAM.INFO.KV_CURSOR_west");
+    from_own(THERE);
+    ck_assert_str_eq(fake_last(own)->subject, "$JS.API.STREAM.MSG.GET.KV_CURSOR_west");
+}
+
 static void up(void)
 {
     cursor_on_peer_link(&cursor, true, T0);
     ck_assert_uint_eq(own->count, 0);
     cursor_on_own_link(&cursor, true, T0);
-    ck_assert_str_eq(fake_last(own)->subject, "$JS.API.STREAM.MSG.GET.KV_CURSOR_west");
+    found();
     ck_assert_str_eq(fake_last(own)->data, "{\"last_by_subj\":\"$KV.CURSOR_west.east\"}");
     ck_assert_ptr_nonnull(cursor_problem(&cursor));
 }
@@ -225,10 +234,11 @@ END_TEST
 
 START_TEST(a_region_that_knows_nothing)
 {
-    up();
+    cursor_on_peer_link(&cursor, true, T0);
+    cursor_on_own_link(&cursor, true, T0);
     from_own(NO_STREAM);
     ck_assert_str_eq(fake_last(own)->subject, "$JS.API.STREAM.CREATE.KV_CURSOR_west");
-    from_own("{\"config\":{}}");
+    from_own(THERE);
     ck_assert_str_eq(fake_last(own)->subject, "$JS.API.STREAM.MSG.GET.KV_CURSOR_west");
     from_own(NO_MESSAGE);
     consumer_is(40, 0);
@@ -237,6 +247,47 @@ START_TEST(a_region_that_knows_nothing)
     rule(OK);
     ck_assert_uint_eq(cursor.revision, 0);
     saves(MARK(CREATED, "40", "")); /* what it had been told by then is covered */
+}
+END_TEST
+
+/* Nothing but whether it is there is asked of a stream that another sidecar is just making: the rest would end the server. */
+START_TEST(a_bucket_that_is_being_made)
+{
+    static const char *const answers[] = {MAKING, "{\"error\":{\"code\":400,\"err_code\":10058,\"description\":\"stream name already in use\"}}"};
+    cursor_on_peer_link(&cursor, true, T0);
+    cursor_on_own_link(&cursor, true, T0);
+    for (uint32_t i = 0; i < ARRAY_LEN(answers); i++) {
+        ck_assert_str_eq(fake_last(own)->subject, "$JS.API.STREAM.INFO.KV_CURSOR_west");
+        from_own(NO_STREAM);
+        ck_assert_str_eq(fake_last(own)->subject, "$JS.API.STREAM.CREATE.KV_CURSOR_west");
+        uint32_t sent = own->count;
+        from_own(answers[i]); /* another was faster */
+        ck_assert_uint_eq(own->count, sent);
+        ck_assert_int_eq(cursor.state, CURSOR_RESTING);
+        cursor_step(&cursor, cursor.due_us);
+        ck_assert_str_eq(fake_last(own)->subject, "$JS.API.STREAM.INFO.KV_CURSOR_west");
+        sent = own->count;
+        from_own(MAKING);
+        ck_assert_uint_eq(own->count, sent);
+        cursor_step(&cursor, cursor.due_us);
+    }
+    found();
+    loaded(MARK(CREATED, "100", SEEN), 9);
+    from_own(NO_STREAM); /* late */
+    from_peer(NO_CONSUMER);
+    stream_is("0001-01-01T00:00:00Z", 0, 0); /* the peer's is being made */
+    ck_assert_int_eq(cursor.state, CURSOR_RESTING);
+    ck_assert_uint_eq(applied_count, 0);
+    cursor_step(&cursor, cursor.due_us);
+    ck_assert_str_eq(fake_last(own)->subject, "$JS.API.STREAM.MSG.GET.KV_CURSOR_west"); /* found once is enough */
+    from_own(NO_STREAM); /* lost, and somebody may be making it */
+    ck_assert_str_eq(fake_last(own)->subject, "$JS.API.STREAM.INFO.KV_CURSOR_west");
+    cursor_on_own_link(&cursor, false, T0);
+    cursor_on_own_link(&cursor, true, T0);
+    found();
+    cursor_on_own_link(&cursor, false, T0);
+    cursor_on_own_link(&cursor, true, T0); /* another server, perhaps */
+    found();
 }
 END_TEST
 
@@ -305,6 +356,7 @@ START_TEST(links_go_down)
     ck_assert_uint_eq(cursor_step(&cursor, T0 + 1000 * S), UINT64_MAX);
     ck_assert_ptr_null(cursor_problem(&cursor)); /* the region's own line says what is the matter */
     cursor_on_own_link(&cursor, true, T0);
+    found();
     loaded(MARK(CREATED, "100", SEEN), 9);
     consumer_is(100, 0);
     stream_is(ANEW, 1, 1);
@@ -356,6 +408,7 @@ int main(void)
     tcase_add_test(tc, a_gap_is_covered_before_the_mark_moves);
     tcase_add_test(tc, other_gaps);
     tcase_add_test(tc, a_region_that_knows_nothing);
+    tcase_add_test(tc, a_bucket_that_is_being_made);
     tcase_add_test(tc, a_consumer_that_is_ahead_is_made_anew);
     tcase_add_test(tc, a_stream_that_went_back_and_grew_again);
     tcase_add_test(tc, another_sidecar_was_faster);

@@ -310,6 +310,28 @@ START_TEST(a_bucket_that_takes_nothing_is_as_good_as_none)
 }
 END_TEST
 
+START_TEST(a_bucket_that_is_being_made_is_asked_for_nothing)
+{
+    bucket.making = 5; /* fake_bucket.h fails a candidate that looks, or writes, before */
+    up(CANDIDATES);
+    ck_assert_uint_eq(winners(), 0);
+    run(4 * S);
+    ck_assert_uint_eq(bucket.making, 0);
+    ck_assert_int_eq(__builtin_popcount(winners()), SLOTS);
+    ck_assert_uint_eq(bucket.created, 1);
+    for (uint32_t i = 0; i < CANDIDATES; i++) { /* the server is restarted, without its store */
+        election_on_down(&candidates[i].election);
+        fake_clear(candidates[i].fake);
+    }
+    bucket_lose(&bucket);
+    bucket.making = 5;
+    up(CANDIDATES);
+    run(20 * S);
+    ck_assert_int_eq(__builtin_popcount(winners()), SLOTS);
+    ck_assert_uint_eq(bucket.created, 2);
+}
+END_TEST
+
 START_TEST(nonsense_is_not_heeded)
 {
     static const char *const texts[] = {"", "{", "[]", "{}", "{\"stream\":1,\"seq\":\"x\"}", "{\"stream\":\"OTHER\",\"seq\":7}",
@@ -362,6 +384,7 @@ int main(void)
     tcase_add_test(tc, one_is_cut_off_and_loses_its_slot);
     tcase_add_test(tc, a_bucket_that_is_lost_is_made_anew);
     tcase_add_test(tc, a_bucket_that_takes_nothing_is_as_good_as_none);
+    tcase_add_test(tc, a_bucket_that_is_being_made_is_asked_for_nothing);
     tcase_add_test(tc, nonsense_is_not_heeded);
     tcase_add_test(tc, a_transport_that_takes_nothing);
     suite_add_tcase(suite, tc);

@@ -535,6 +535,20 @@ START_TEST(updates_other_settings)
 }
 END_TEST
 
+START_TEST(keeper_leaves_a_stream_alone_that_is_being_made)
+{
+    keeper_on_up(&keeper, T0);
+    for (int i = 0; i < 2; i++) {
+        uint32_t sent = fake->count;
+        keeper_answer("{\"created\":\"0001-01-01T00:00:00Z\",\"config\":{\"name\":\"INVAL_west\",\"discard\":\"new\"},\"state\":{\"first_seq\":0,\"last_seq\":0}}", T0);
+        ck_assert_uint_eq(fake->count, sent); /* no update */
+        ck_assert_int_eq(keeper.state, KEEPER_WAITING);
+        keeper_step(&keeper, keeper.due_us);
+        ck_assert_str_eq(fake_last(fake)->subject, "$JS.API.STREAM.INFO.INVAL_west");
+    }
+}
+END_TEST
+
 START_TEST(keeper_tries_again)
 {
     keeper_on_up(&keeper, T0);
@@ -600,6 +614,7 @@ int main(void)
     tcase_add_checked_fixture(stream, keeper_setup, teardown);
     tcase_add_test(stream, creates_the_stream);
     tcase_add_test(stream, updates_other_settings);
+    tcase_add_test(stream, keeper_leaves_a_stream_alone_that_is_being_made);
     tcase_add_test(stream, keeper_tries_again);
     suite_add_tcase(suite, stream);
     return check_main(suite);

@@ -7,6 +7,9 @@
 #include "tests/unit/check_main.h"
 
 #define T0 (1000 * S)
+#define THERE "{\"created\":\"2026-11-24T11:00:00Z\",\"config\":{}}"
+#define MAKING "{\"created\":\"0001-01-01T00:00:00Z\",\"config\":{}}"
+#define NO_STREAM "{\"error\":{\"code\":404,\"err_code\":10059,\"description\":\"stream not found\"}}"
 
 static struct fake *fake;
 static struct metric_registry *registry;
@@ -67,19 +70,25 @@ static struct record record_of(const char *pattern, uint64_t version)
     return record;
 }
 
+static void answer(const char *text)
+{
+    struct incoming message = fake_answer(text);
+    rulebook_on_answer(&book, fake_number(fake_last(fake)), &message, T0);
+}
+
 /* From on_up to a watch that has `pending` messages to tell. */
 static void watch(uint32_t pending)
 {
     char text[200];
     rulebook_on_up(&book, T0);
+    ck_assert_str_eq(fake_last(fake)->subject, "$JS.API.STREAM.INFO.KV_RULES_west");
+    answer(NO_STREAM);
     ck_assert_str_eq(fake_last(fake)->subject, "$JS.API.STREAM.CREATE.KV_RULES_west");
-    struct incoming answer = fake_answer("{\"config\":{}}");
-    rulebook_on_answer(&book, fake_number(fake_last(fake)), &answer, T0);
+    answer(THERE);
     ck_assert(strncmp(fake_last(fake)->subject, "$JS.API.CONSUMER.CREATE.KV_RULES_west.watch_", 44) == 0);
     ck_assert_ptr_nonnull(strstr(fake_last(fake)->data, "\"deliver_subject\":\"_INBOX.test-watch\""));
     snprintf(text, sizeof text, "{\"delivered\":{\"consumer_seq\":0},\"num_pending\":%u}", pending);
-    answer = fake_answer(text);
-    rulebook_on_answer(&book, fake_number(fake_last(fake)), &answer, T0);
+    answer(text);
 }
 
 static void push(const char *subject, const char *text, uint64_t seq)
@@ -97,6 +106,23 @@ START_TEST(an_empty_record_is_known_at_once)
     watch(0);
     ck_assert_uint_eq(listings, 1);
     ck_assert_uint_eq(knowns, 1);
+}
+END_TEST
+
+START_TEST(a_bucket_that_is_being_made_is_not_watched)
+{
+    rulebook_on_up(&book, T0);
+    answer(NO_STREAM);
+    for (int i = 0; i < 3; i++) { /* CREATE's answer, then INFO's */
+        uint32_t sent = fake->count;
+        answer(MAKING);
+        ck_assert_uint_eq(fake->count, sent);
+        ck_assert_int_eq(book.state, RULEBOOK_WAITING);
+        rulebook_step(&book, book.due_us);
+        ck_assert_str_eq(fake_last(fake)->subject, "$JS.API.STREAM.INFO.KV_RULES_west");
+    }
+    answer(THERE);
+    ck_assert(strncmp(fake_last(fake)->subject, "$JS.API.CONSUMER.CREATE.KV_RULES_west.watch_", 44) == 0);
 }
 END_TEST
 
@@ -142,7 +168,7 @@ START_TEST(a_lost_message_begins_a_new_listing)
     ck_assert_uint_eq(rules, 0);
     ck_assert_uint_eq(losts, 1);
     rulebook_step(&book, T0 + 60 * S);
-    ck_assert_str_eq(fake_last(fake)->subject, "$JS.API.STREAM.CREATE.KV_RULES_west");
+    ck_assert_str_eq(fake_last(fake)->subject, "$JS.API.STREAM.INFO.KV_RULES_west");
 }
 END_TEST
 
@@ -237,6 +263,7 @@ int main(void)
     TCase *tc = tcase_create("rulebook");
     tcase_add_checked_fixture(tc, setup, teardown);
     tcase_add_test(tc, an_empty_record_is_known_at_once);
+    tcase_add_test(tc, a_bucket_that_is_being_made_is_not_watched);
     tcase_add_test(tc, a_record_is_known_once_all_of_it_has_been_told);
     tcase_add_test(tc, what_makes_no_sense_is_not_told);
     tcase_add_test(tc, a_lost_message_begins_a_new_listing);

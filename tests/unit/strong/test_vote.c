@@ -130,6 +130,28 @@ START_TEST(it_is_blank_for_a_lease)
 }
 END_TEST
 
+START_TEST(a_bucket_that_is_being_made_is_asked_for_nothing)
+{
+    bucket.making = 3;
+    vote_on_up(&vote, now);
+    talk();
+    for (uint64_t end = now + 5 * S; now < end && bucket.making > 0; now += 100 * MS) {
+        ck_assert(!vote_is_usable(&vote, now + 10 * LEASE));
+        vote_step(&vote, now);
+        talk();
+    }
+    ck_assert_uint_eq(bucket.making, 0);
+    while (vote.state != VOTE_THERE) {
+        now = vote_step(&vote, now);
+        vote_step(&vote, now);
+        talk();
+    }
+    ck_assert(!vote_is_usable(&vote, now + LEASE - 1)); /* blank from now on, and not from when the bucket was not there yet */
+    ck_assert(vote_is_usable(&vote, now + LEASE));
+    ck_assert_uint_eq(bucket.created, 1);
+}
+END_TEST
+
 START_TEST(compare_and_set)
 {
     usable();
@@ -347,6 +369,7 @@ int main(void)
     TCase *tc = tcase_create("vote");
     tcase_add_checked_fixture(tc, setup, teardown);
     tcase_add_test(tc, it_is_blank_for_a_lease);
+    tcase_add_test(tc, a_bucket_that_is_being_made_is_asked_for_nothing);
     tcase_add_test(tc, compare_and_set);
     tcase_add_test(tc, nothing_is_written_over_the_unknown);
     tcase_add_test(tc, a_lost_answer);
