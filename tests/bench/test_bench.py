@@ -17,12 +17,13 @@ import pytest
 
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parents[1]
-sys.path[:0] = [str(HERE), str(ROOT / "deploy")]
+sys.path[:0] = [str(HERE), str(ROOT / "tests/support"), str(ROOT / "deploy")]
 
 from harness import figures, measure, report, targets, workloads  # noqa: E402
 from harness.servers import Target  # noqa: E402
 from local import paths, ports  # noqa: E402
 from local.memcached import Memcached  # noqa: E402
+from wan import Unavailable, Wan  # noqa: E402
 
 VALUE = bytes(ord("a") + i % 26 for i in range(1024))
 KEY = b"bench:" + b"k" * 50 + b"00000007"
@@ -720,9 +721,31 @@ def test_loads_measures_and_reports(other):
             assert run["keys"] > 0 and run["selects"] > 0 and set(run["cores"]) == {"mariadb", "sidecar", "nodes", "clients"}
 
 
-@pytest.mark.parametrize("name", ["bus", "patterns", "loads"])
+def test_strong_measures_reads(other, tools):
+    data, report = other("strong", "--only", "reads", "--duration", 0.1, "--load", tools / "load")
+    assert sorted(data["reads"]) == sorted(f"50 × {pipeline}, {name}" for pipeline in (1, 16) for name in ("strong", "eventual"))
+    assert set(data["reads"]) <= set(rows(report))
+    for (run,) in data["reads"].values():
+        is_measured(run, "rps", "cpu_us", "p50_us", "p99_us", "loads")
+        assert run["rps"] > 0
+
+
+def test_strong_measures_writes(other, tools, tmp_path):
+    try:
+        Wan(tmp_path, ["one"]).close()
+    except Unavailable as e:
+        pytest.skip(str(e))
+    data, report = other("strong", "--only", "writes", "--writes", 3, "--delay", 0, "--delay", 5, "--load", tools / "load")
+    assert set(data["writes"]) == {f"{kind}, {name}" for kind in ("set", "delete", "pattern") for name in ("strong", "eventual")} <= set(rows(report))
+    for kind, took in data["writes"].items():
+        is_measured(took)
+        assert set(took) == {"0", "5"} and all(len(of) == 3 for of in took.values())
+        assert kind.endswith("eventual") or min(took["5"]) >= 10  # it was at the farthest region and back, whatever the machine
+
+
+@pytest.mark.parametrize("name", ["bus", "patterns", "loads", "strong"])
 def test_a_sidecar_that_does_not_start_is_told(name, tools, tmp_path):
-    more = {"patterns": ["--load", str(tools / "load")], "loads": ["--rows", "100"]}.get(name, [])
+    more = {"patterns": ["--load", str(tools / "load")], "strong": ["--load", str(tools / "load")], "loads": ["--rows", "100"]}.get(name, [])
     done = subprocess.run([HERE / "run", name, "--rounds", "1", "--outrigger", "/bin/false", "--json", tmp_path / "data.json", *more], capture_output=True,
                           text=True, timeout=300, check=False)
     assert done.returncode == 1 and f"{name}: " in done.stderr and "Traceback" not in done.stderr, done.stderr
