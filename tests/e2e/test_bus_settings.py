@@ -6,10 +6,11 @@ import json
 import pytest
 
 import raw_nats
+from local import metrics
 from local.memcached import Memcached
 from local.nats import Nats
 from local.outrigger import Outrigger
-from support import DEADLINE, Wire, log_of, until
+from support import DEADLINE, Growth, Wire, log_of, until
 
 # The operator may do everything; sidecars may neither create nor change anything of a stream INVAL_… or its consumers.
 FIXED = """
@@ -22,8 +23,7 @@ no_auth_user: operator
 STREAM = ["$JS.API.STREAM.CREATE.INVAL_east", "$JS.API.STREAM.UPDATE.INVAL_east"]
 CONSUMER = ["$JS.API.CONSUMER.DURABLE.CREATE.INVAL_east.to_west", "$JS.API.CONSUMER.CREATE.INVAL_east.to_west"]
 
-GOOD_STREAM = {"name": "INVAL_east", "subjects": ["outrigger.inval.east.>"], "retention": "limits", "storage": "file", "discard": "old",
-               "max_msg_size": 1 << 20}
+GOOD_STREAM = {"retention": "limits", "storage": "file", "discard": "old", "max_msg_size": 1 << 20}
 GOOD_CONSUMER = {"durable_name": "to_west", "deliver_policy": "all", "ack_policy": "explicit", "max_deliver": -1}
 
 
@@ -67,10 +67,13 @@ def sidecar(watch, tmp_path, node):
         one.close()
 
 
-def make_stream(server, **changes) -> None:
-    config = {**GOOD_STREAM, **changes}
-    answer = raw_nats.request(server.port, "$JS.API.STREAM.CREATE.INVAL_east", config)
+def make(server, config) -> None:
+    answer = raw_nats.request(server.port, f"$JS.API.STREAM.CREATE.{config['name']}", config)
     assert "error" not in answer, answer
+
+
+def make_stream(server, region="east", **changes) -> None:
+    make(server, {**GOOD_STREAM, "name": f"INVAL_{region}", "subjects": [f"outrigger.inval.{region}.>"], **changes})
 
 
 def make_consumer(server, **changes) -> None:
@@ -148,6 +151,26 @@ def test_a_consumer_that_may_be_changed_is_put_right(server, sidecar):
     sidecar("west", nats).wait("ready")
     config = raw_nats.request(nats.port, "$JS.API.CONSUMER.INFO.INVAL_east.to_west")["config"]
     assert config["max_deliver"] == -1 and not config.get("filter_subject") and config["max_ack_pending"] == 20000
+
+
+def test_an_account_that_may_make_nothing(server, sidecar):
+    """An operator has made all of it, with the settings that `nats kv add` has."""
+    nats = server(["$JS.API.STREAM.CREATE.>", "$JS.API.STREAM.UPDATE.>", *CONSUMER])
+    for region in ("east", "west"):
+        make_stream(nats, region)
+        for bucket in ("RULES", "ROLES", "CURSOR"):
+            name = f"{bucket}_{region}"
+            make(nats, {"name": f"KV_{name}", "subjects": [f"$KV.{name}.>"], "max_msgs_per_subject": 1, "discard": "new", "allow_rollup_hdrs": True, "deny_delete": True})
+    make_consumer(nats)
+    east, west = sidecar("east", nats), sidecar("west", nats)
+    east.wait()
+    until(lambda: "bus: receiving the invalidations of region east" in log_of(west), "west to hear east")
+    growth = Growth(west)
+    with Wire(east.port) as wire:
+        assert wire.delete("a") == b"NOT_FOUND\r\n"
+    status, text = east.http("POST", "/invalidate", timeout=DEADLINE, body={"patterns": ["p*"]})
+    assert status == 200, text
+    growth.reaches(2, metrics.BUS_APPLIED)
 
 
 def test_an_account_that_may_not_ask(server, sidecar):
