@@ -732,7 +732,7 @@ def test_strong_measures_reads(other, tools):
 
 def test_strong_measures_writes(other, tools, tmp_path):
     try:
-        Wan(tmp_path, ["one"]).close()
+        Wan(tmp_path, ["one", "other"]).close()
     except Unavailable as e:
         pytest.skip(str(e))
     data, report = other("strong", "--only", "writes", "--writes", 3, "--delay", 0, "--delay", 5, "--load", tools / "load")
