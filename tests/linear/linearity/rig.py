@@ -9,7 +9,7 @@ What races/racing/faults.py needs of an arena is here, too, so that its faults c
 from pathlib import Path
 from typing import Any, Dict, List, Mapping, Optional, Sequence, Tuple
 
-from local import paths
+from local import schema
 from local.cluster import Cluster
 from local.mariadb import MariaDB
 from local.memcached import Memcached
@@ -83,16 +83,13 @@ class Rig:
 
     def _prepare(self, primary: MariaDB) -> None:
         primary.query("SET GLOBAL read_only = 0")
-        schema = (paths.ROOT / "deploy/schema.sql").read_text()
-        text = "\n".join(line for line in schema.splitlines() if not line.startswith("--"))
-        for statement in [*filter(str.strip, text.split(";")), *TABLES]:
+        schema.create(primary, arenas.SCHEMA)
+        for statement in TABLES:
             primary.query(statement, database=arenas.SCHEMA)
         for key in ASIDE_KEYS:
             row = arenas.row_of(key)
             primary.query("INSERT INTO races VALUES (%s, 0, %s)", (row, value_of(row, 0)), arenas.SCHEMA)
-        user = self.cluster.user
-        primary.query(f"CREATE OR REPLACE USER `{user}`@localhost IDENTIFIED BY %s", (self.cluster.password,))
-        primary.query(f"GRANT ALL ON `{arenas.SCHEMA}`.* TO `{user}`@localhost")
+        primary.admit_by_socket(arenas.SCHEMA, self.cluster.user, self.cluster.password)
 
     def use(self, broken: Optional[str]) -> None:
         """The guard that is out in sidecars that are started from now on (a build with hooks)."""
