@@ -173,6 +173,7 @@ static void on_written(struct election *e, enum err err, const struct answer *an
         slot->is_known = true;
         slot->is_held = !e->is_giving_back;
         slot->seen_us = now_us;
+        slot->looking = 0; /* the server may answer with what was there before, although that was asked first: other hands of it store */
         on_working(e, now_us);
         e->own = e->is_giving_back ? ELECTION_NO_SLOT : i;
         e->until_us = e->is_giving_back ? 0 : e->written_us + e->lease_us;

@@ -240,6 +240,50 @@ START_TEST(a_lost_answer)
 }
 END_TEST
 
+/* The server answers what it is asked and what is published to it by different hands: a look may be answered after the write that was sent
+ * behind it, with what was there before. */
+START_TEST(a_look_that_was_overtaken_by_a_write)
+{
+    const char *entry = "$KV.ROLES_west.relay.";
+    up(SLOTS);
+    up(SLOTS + 1);
+    struct election *e = &candidates[SLOTS].election;
+    struct fake *fake = candidates[SLOTS].fake;
+    for (uint32_t i = 0; i < SLOTS; i++) {
+        candidates[i].is_dead = true;
+    }
+    for (; fake->count < SLOTS + 1; now += 100 * MS) { /* both slots are looked at and, since the lease has passed, one of them is taken */
+        fake_clear(fake);
+        election_step(e, now);
+        if (fake->count == SLOTS) {
+            talk();
+        }
+    }
+    struct sent sent[SLOTS + 1];
+    memcpy(sent, fake->sent, sizeof sent);
+    fake->count = 0;
+    char texts[SLOTS + 1][512];
+    struct incoming answers[SLOTS + 1];
+    for (uint32_t i = 0; i < SLOTS + 1; i++) {
+        answers[i] = bucket_answer(&bucket, &sent[i], texts[i], sizeof texts[i]);
+    }
+    ck_assert_int_eq(strncmp(sent[SLOTS].subject, entry, strlen(entry)), 0);
+    for (uint32_t i = SLOTS + 1; i-- > 0;) {
+        election_on_answer(e, fake_number(&sent[i]), &answers[i], now);
+        free(sent[i].data);
+    }
+    ck_assert(election_is_won(e));
+    ck_assert_uint_gt(e->until_us, now);
+    ck_assert_uint_eq(fake->count, 0);
+    ck_assert(election_resign(e, now)); /* and it is given back if the end comes now */
+    talk();
+    uint32_t held = 0;
+    held += bucket_entry(&bucket, "$KV.ROLES_west.relay.0")->data[0] != '\0';
+    held += bucket_entry(&bucket, "$KV.ROLES_west.relay.1")->data[0] != '\0';
+    ck_assert_uint_eq(held, SLOTS - 1);
+}
+END_TEST
+
 START_TEST(who_is_cut_off_keeps_what_it_had_until_it_hears_better)
 {
     up(CANDIDATES);
@@ -380,6 +424,7 @@ int main(void)
     tcase_add_test(tc, giving_back_while_a_renewal_is_under_way);
     tcase_add_test(tc, ending_while_a_slot_is_being_taken);
     tcase_add_test(tc, a_lost_answer);
+    tcase_add_test(tc, a_look_that_was_overtaken_by_a_write);
     tcase_add_test(tc, who_is_cut_off_keeps_what_it_had_until_it_hears_better);
     tcase_add_test(tc, one_is_cut_off_and_loses_its_slot);
     tcase_add_test(tc, a_bucket_that_is_lost_is_made_anew);
