@@ -3,6 +3,8 @@
 import json
 import socket
 
+NEVER = "0001-01-01T00:00:00Z"  # the creation of a stream in the making
+
 
 def publish(port: int, *messages: "tuple[str, bytes]") -> None:
     """Publishes (subject, payload) pairs and returns when the server has them all."""
@@ -30,3 +32,11 @@ def request(port: int, subject: str, body: object = "") -> dict:
             assert line.startswith((b"PING", b"PONG", b"+OK")), line
             if line.startswith(b"PING"):
                 s.sendall(b"PONG\r\n")
+
+
+def message(port: int, stream: str, what: dict) -> dict:
+    """A message of a stream, {} if there is none. A stream that is just being made is asked for nothing: nats-server 2.9 would end."""
+    info = request(port, f"$JS.API.STREAM.INFO.{stream}")
+    if info.get("created", NEVER) == NEVER:
+        return {}
+    return request(port, f"$JS.API.STREAM.MSG.GET.{stream}", what).get("message", {})

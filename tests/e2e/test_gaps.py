@@ -53,9 +53,8 @@ def stream(region, name: str = "") -> dict:
 
 def mark(region, origin: str) -> dict:
     """What a region has noted about an origin's stream; {} if nothing."""
-    answer = raw_nats.request(region.nats.port, f"$JS.API.STREAM.MSG.GET.KV_CURSOR_{region.name}",
-                              {"last_by_subj": f"$KV.CURSOR_{region.name}.{origin}"})
-    return json.loads(base64.b64decode(answer["message"]["data"])) if "message" in answer else {}
+    message = raw_nats.message(region.nats.port, f"KV_CURSOR_{region.name}", {"last_by_subj": f"$KV.CURSOR_{region.name}.{origin}"})
+    return json.loads(base64.b64decode(message["data"])) if message else {}
 
 
 def note(east, west) -> dict:

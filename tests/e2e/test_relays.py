@@ -65,9 +65,7 @@ def arrives(east, west, key: str) -> None:
 
 
 def message(region, slot: int, role: str) -> dict:
-    answer = raw_nats.request(region.nats.port, f"$JS.API.STREAM.MSG.GET.KV_ROLES_{region.name}",
-                              {"last_by_subj": f"$KV.ROLES_{region.name}.{role}.{slot}"})
-    return answer["message"]
+    return raw_nats.message(region.nats.port, f"KV_ROLES_{region.name}", {"last_by_subj": f"$KV.ROLES_{region.name}.{role}.{slot}"})
 
 
 def entry(region, slot: int, role: str = "relay") -> str:

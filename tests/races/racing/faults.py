@@ -231,8 +231,8 @@ class Faults(threading.Thread):
         chosen = [max(first, last - numbers.randrange(200)) for _ in range(20)] + [numbers.randint(first, last) for _ in range(20)]
         messages = []
         for seq in chosen:
-            message = raw_nats.request(port, f"$JS.API.STREAM.MSG.GET.{stream}", {"seq": seq}).get("message")
-            if message is not None:
+            message = raw_nats.message(port, stream, {"seq": seq})
+            if message:
                 messages.append((message["subject"], base64.b64decode(message["data"])))
         raw_nats.publish(port, *messages)
         return f"done, {len(messages)} messages, {sum(len(json.loads(m)['events']) for _, m in messages)} events"
