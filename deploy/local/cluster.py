@@ -47,6 +47,7 @@ class Cluster:
         self.replica: Optional[MariaDB] = None
         self._prepare = prepare
         self._until = until
+        self._is_new = True
         if database:
             self.primary = MariaDB(self.directory / "primary", name="mariadb-primary", server_id=1, template=template)
         if database and replica:
@@ -77,6 +78,7 @@ class Cluster:
 
     def start_servers(self) -> None:
         """The first part of start(): the databases, with replication, and the regions' servers."""
+        self._is_new = not any(region.nats.store.exists() for region in self.regions.values())
         starts = [region.start_servers for region in self.regions.values()]
         if self.primary:
             starts.append(self._start_databases)
@@ -98,16 +100,20 @@ class Cluster:
         except ProcessError as e:
             raise ProcessError("\n".join([str(e), *dead])) from None
 
-    @staticmethod
-    def _wait_for_peers(region: Region) -> None:
-        """Until one of its sidecars receives the invalidations of each of its peers. A region is ready before that when a peer's stream is not there
-        yet, and what it has cached meanwhile is then covered by a rule `*`. The log says so, unless it is told to be silent."""
+    def _wait_for_peers(self, region: Region) -> None:
+        """Until one of its sidecars receives the invalidations of each of its peers and, where the regions are new, has covered what went before by
+        a rule `*`. A region is ready before that when a peer's stream is not there yet. The log says so, unless it is told to be silent."""
         if any(o.config.get("log", {}).get("level", "info") not in ("info", "debug") for o in region.outriggers):
             return
         for peer in {peer["region"] for o in region.outriggers for peer in (o.config.get("bus") or {}).get("peers", [])}:
-            line = f"bus: receiving the invalidations of region {peer} "
+            lines = [f"bus: receiving the invalidations of region {peer} "]
+            if self._is_new:
+                lines.append(f"bus: region {peer}: the gap is covered")
             region.outrigger.process.wait_until(
-                lambda: any(line in o.process.log.read_text(errors="replace") for o in region.outriggers), f"{region.name} hears {peer}")
+                lambda: all(any(line in o.process.log.read_text(errors="replace") for o in region.outriggers) for line in lines),
+                f"{region.name} hears {peer}")
+        for sidecar in region.outriggers:  # another relay may still be at it
+            sidecar.wait()
 
     def _start_databases(self) -> None:
         self.directory.mkdir(parents=True, exist_ok=True)

@@ -35,6 +35,10 @@ class Nats:
         return f"nats://{self.host}:{self.port}"
 
     @property
+    def store(self) -> Path:
+        return self.directory / "store"
+
+    @property
     def http_url(self) -> Optional[str]:
         return f"http://127.0.0.1:{self.http_port}" if self.http_port else None
 
@@ -45,7 +49,7 @@ class Nats:
         self._config.write_text(
             f"server_name: {json.dumps(self.name)}\n"
             f"listen: {self.host}:{self.port}\n{http}"
-            f"jetstream {{ store_dir: {json.dumps(str(self.directory / 'store'))}, max_file_store: 2G, "
+            f"jetstream {{ store_dir: {json.dumps(str(self.store))}, max_file_store: 2G, "
             f"max_memory_store: 64M }}\n{self._extra}")
         self.process.start()
         self.process.wait_until(self._offers_jetstream, f"offering JetStream on port {self.port}")
@@ -70,7 +74,7 @@ class Nats:
     def lose_store(self) -> None:
         """Kills it and removes its store, as a lost disk would."""
         self.process.kill()
-        shutil.rmtree(self.directory / "store", ignore_errors=True)
+        shutil.rmtree(self.store, ignore_errors=True)
 
     def close(self) -> None:
         self.process.close()

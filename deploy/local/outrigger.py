@@ -95,7 +95,7 @@ class Outrigger:
             raise OSError(f"{self.name}: /metrics answered {status}: {text}")
         return metrics.parse(text)
 
-    def stop(self, deadline: float = 10.0) -> Optional[int]:
+    def stop(self, deadline: float = 30.0) -> Optional[int]:
         """SIGTERM, by which it drains; its exit status."""
         return self.process.stop(deadline)
 
@@ -109,4 +109,4 @@ class Outrigger:
 
     def close(self) -> Optional[int]:
         """Ends it for good by SIGTERM; its exit status, so that a sanitizer's findings are not lost."""
-        return self.process.close(deadline=10.0)
+        return self.process.close(deadline=30.0)

@@ -5,7 +5,8 @@ import re
 import socket
 import sys
 import threading
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import FIRST_EXCEPTION, Future
+from concurrent.futures import wait as wait_for
 from pathlib import Path
 from typing import Any, Callable, Dict, Iterable, List, Optional, Set, Union
 
@@ -163,18 +164,39 @@ def heal(cluster: Any) -> None:
     for region in cluster.regions.values():
         for sidecar in region.outriggers:
             sidecar.wait("ready")
+        for node in region.nodes:
+            connected(node, *region.outriggers)
+
+
+def workers(sidecar: Outrigger) -> int:
+    with Wire(sidecar.port) as wire:
+        return int(wire.stats()["threads"])
+
+
+def connected(node: Any, *sidecars: Outrigger) -> None:
+    """Waits until every worker of these sidecars has its connection to a node: one that was away is not back for all of them at once."""
+    until(lambda: all(s.metrics().total("outrigger_node_connections", node=node.address) == workers(s) for s in sidecars), f"all connected to {node.address}")
 
 
 def in_threads(calls: Iterable[Callable[[], Any]]) -> List[Any]:
-    """Makes the calls at the same time, as nearly as threads can; their results."""
+    """Makes the calls at the same time, as nearly as threads can; their results. Who fails is not held up by others that wait for it: they
+    are left behind."""
     calls = list(calls)
     gate = threading.Barrier(len(calls))
+    futures: List[Future] = [Future() for _ in calls]
 
-    def one(call: Callable[[], Any]) -> Any:
+    def one(call: Callable[[], Any], future: Future) -> None:
         gate.wait()
-        return call()
-    with ThreadPoolExecutor(max_workers=len(calls)) as threads:
-        return [future.result() for future in [threads.submit(one, call) for call in calls]]
+        try:
+            future.set_result(call())
+        except BaseException as error:  # pylint: disable=broad-except
+            future.set_exception(error)
+    for pair in zip(calls, futures):
+        threading.Thread(target=one, args=pair, daemon=True).start()
+    done, _ = wait_for(futures, return_when=FIRST_EXCEPTION)
+    for future in done:
+        future.result()  # raises what was raised there
+    return [future.result() for future in futures]
 
 
 def settled(sidecar: Outrigger) -> metrics.Samples:

@@ -279,6 +279,8 @@ def test_database_errors(cluster, west, wire, growth):
 
 def test_bus(cluster, west, wire):
     east = cluster["east"].outrigger
+    until(lambda: east.metrics().total("outrigger_bus_applied_total", peer="west") >= west.metrics().total("outrigger_bus_published_total"),
+          "what was said before")
     here, there = Growth(west), Growth(east)
     wire.set("told:k", b"1")
     wire.delete("told:k")
@@ -298,8 +300,9 @@ def test_bus_errors(cluster, west, growth):
     nats = cluster["west"].nats
     nats.kill()
     until(lambda: west.metrics().total("outrigger_bus_connected", peer="west") == 0, "the connection being lost")
-    status, text = west.http("GET", "/readyz")
-    assert status == 503 and re.search(r"^bus: own region west: not connected", text, re.M) and "pool: ok" in text
+    until(lambda: west.http("GET", "/readyz")[0] == 503, "/readyz")
+    text = west.http("GET", "/readyz")[1]
+    assert re.search(r"^bus: own region west: not connected", text, re.M) and "pool: ok" in text
     with Wire(west.port) as wire:
         assert wire.delete("k").startswith(b"SERVER_ERROR ")
     assert growth.of("outrigger_bus_publish_failed_total") == 1

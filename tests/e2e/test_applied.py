@@ -15,6 +15,7 @@ from local.cluster import Cluster
 from support import DEADLINE, Wire, heal, in_threads, sees, until
 
 LONG = f"{int(DEADLINE)}s"
+SHORT = "2s"  # enough for the regions that are well
 
 
 @pytest.fixture(scope="module")
@@ -167,13 +168,13 @@ def test_frozen_sidecars(cluster, api, west):
     """The answer names their region; once they go on, the wait for the same position succeeds."""
     fill(cluster, "frozen")
     west.outrigger.process.pause()
-    waited = invalidate(api, "frozen", timeout="300ms")
+    waited = invalidate(api, "frozen", timeout=SHORT)
     assert waited.status == 504 and waited.code == "regions_timeout" and waited.json["error"]["message"].endswith(": west")
     assert waited.missing.keys() == {"west"} and waited.missing["west"] in ("backlog", "not_connected") and waited.regions["west"]["backlog"] >= 1
     assert waited.json["results"] == [{"key": "frozen", "result": "deleted"}] and waited.json["failed"] == 0
-    again = go_on(api, waited.position, "300ms")
+    again = go_on(api, waited.position, SHORT)
     assert again.status == 504 and again.missing.keys() == {"west"} and again.position == waited.position
-    deleted = wait(api, "DELETE", "/cache/frozen", "300ms")
+    deleted = wait(api, "DELETE", "/cache/frozen", SHORT)
     assert deleted.status == 504 and deleted.code == "regions_timeout" and deleted.missing.keys() == {"west"}
     west.outrigger.process.resume()
     waited = go_on(api, waited.position)
@@ -186,10 +187,13 @@ def test_a_wait_ends_when_the_region_comes_back(cluster, api, south):
     fill(cluster, "back")
     south.outrigger.process.pause()
     answers = []
+
+    def state(what):
+        return raw_nats.request(cluster["east"].nats.port, f"$JS.API.{what}")
+    before = state("STREAM.INFO.INVAL_east")["state"]["last_seq"]
     thread = threading.Thread(target=lambda: answers.append(invalidate(api, "back")))
     thread.start()
-    until(lambda: raw_nats.request(cluster["east"].nats.port, "$JS.API.CONSUMER.INFO.INVAL_east.to_west")["ack_floor"]["stream_seq"]
-          == raw_nats.request(cluster["east"].nats.port, "$JS.API.STREAM.INFO.INVAL_east")["state"]["last_seq"], "west having it")
+    until(lambda: state("CONSUMER.INFO.INVAL_east.to_west")["ack_floor"]["stream_seq"] > before, "west having it")
     assert not answers
     south.outrigger.process.resume()
     thread.join()
@@ -203,7 +207,7 @@ def test_stopped_sidecars(cluster, api, west):
     fill(cluster, "stopped")
     assert west.outrigger.stop() == 0
     until(lambda: raw_nats.request(cluster["east"].nats.port, "$JS.API.CONSUMER.INFO.INVAL_east.to_west")["num_waiting"] == 0, "no requests")
-    waited = invalidate(api, "stopped", timeout="200ms")
+    waited = invalidate(api, "stopped", timeout=SHORT)
     assert waited.status == 504 and waited.missing == {"west": "not_connected"}
     west.outrigger.start()
     is_complete(go_on(api, waited.position))
@@ -212,7 +216,7 @@ def test_stopped_sidecars(cluster, api, west):
 def test_a_region_that_never_came(cluster, api, west):
     west.outrigger.stop()
     assert raw_nats.request(cluster["east"].nats.port, "$JS.API.CONSUMER.DELETE.INVAL_east.to_west")["success"]
-    waited = invalidate(api, "never", timeout="200ms")
+    waited = invalidate(api, "never", timeout=SHORT)
     assert waited.status == 504 and waited.missing == {"west": "no_consumer"}
     west.outrigger.start()
     is_complete(go_on(api, waited.position))
@@ -285,7 +289,7 @@ def test_without_a_spool(cluster, south):
 def test_a_stream_that_was_lost(cluster, api, east, west):
     """Its numbers begin anew: what was waited for is not taken for something else."""
     west.outrigger.process.pause()
-    waited = invalidate(api, "lost", timeout="200ms")
+    waited = invalidate(api, "lost", timeout=SHORT)
     assert waited.missing.keys() == {"west"}
     east.nats.lose_store()
     east.nats.start()
@@ -351,9 +355,9 @@ def test_ctl(cluster, ctl, west):
 
 def test_ctl_names_who_is_missing(cluster, ctl, west):
     west.outrigger.process.pause()
-    status, out, err = ctl("invalidate", "ctl:c", "--wait", "--timeout", "300ms")
+    status, out, err = ctl("invalidate", "ctl:c", "--wait", "--timeout", SHORT)
     assert status == 1 and "region west: not applied: " in out and "region south: applied" in out and "in time by: west" in err
-    status, out, err = ctl("del", "ctl:c", "--wait", "--timeout", "300ms", "--json")
+    status, out, err = ctl("del", "ctl:c", "--wait", "--timeout", SHORT, "--json")
     assert status == 1 and [r["is_applied"] for r in json.loads(out.splitlines()[-1])["regions"]] == [False, True]
     status, out, err = ctl("bench-lag", "--timeout", "300ms")
     assert (status, out) == (1, "") and "in time by: west" in err

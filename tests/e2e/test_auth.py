@@ -226,7 +226,8 @@ def test_a_bad_file(own):
     assert may(sidecar, "ann", "secret")
     write(path, "carl:x\n")
     until(lambda: may(sidecar, "carl", "x"), "the good file")
-    assert log_of(sidecar).count("has no") == 1 and log_of(sidecar).count("can not read") == 1
+    assert 1 <= log_of(sidecar).count("has no") <= 2  # once for SIGHUP, and perhaps once for the look just before it
+    assert log_of(sidecar).count("can not read") == 1
 
 
 def test_changes_under_load(own):

@@ -9,6 +9,8 @@ from local.outrigger import Outrigger
 from local.parallel import in_parallel
 from support import Wire, until
 
+LONG = 60.0  # for elections of the servers, and what asks again after them
+
 
 @pytest.fixture(scope="module")
 def servers(watch, directory):
@@ -45,8 +47,8 @@ def is_whole(nats) -> bool:
 def test_a_server_is_killed_while_deletes_are_published(servers, which):
     nats, east, west = servers
     for name in ("INVAL_east", "KV_RULES_east", "KV_ROLES_east"):
-        assert stream(nats, name)["config"]["num_replicas"] == 3
-    until(lambda: is_whole(nats), "three replicas")
+        until(lambda n=name: stream(nats, n)["config"]["num_replicas"] == 3, f"{name} with three replicas", LONG)
+    until(lambda: is_whole(nats), "three replicas", LONG)
     leader = stream(nats)["cluster"]["leader"]
     victim = next(s for s in nats.servers if (s.name == leader) == (which == "leader"))
     keys = [f"{which}-{i}" for i in range(400)]
@@ -58,11 +60,11 @@ def test_a_server_is_killed_while_deletes_are_published(servers, which):
                 victim.kill()
             answer = here.delete(key)
             if i >= 100 and answer.startswith(b"SERVER_ERROR"):  # without a spool: not told, so to be sent again
-                until(lambda: here.delete(key) == b"NOT_FOUND\r\n", f"{key} being published by the two that are left")
+                until(lambda: here.delete(key) == b"NOT_FOUND\r\n", f"{key} being published by the two that are left", LONG)
             else:
                 assert answer == b"NOT_FOUND\r\n"
         for key in keys:
-            until(lambda: there.get(key) is None, f"{key} gone from west")
+            until(lambda: there.get(key) is None, f"{key} gone from west", LONG)
     assert not victim.process.is_running
     victim.start()
-    until(lambda: is_whole(nats), "three replicas again")
+    until(lambda: is_whole(nats), "three replicas again", LONG)

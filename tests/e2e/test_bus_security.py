@@ -191,7 +191,7 @@ def test_the_others_do_not_notice(wronged, places):
     arrives(places["password"], sidecar.port, "unharmed")
     with Wire(sidecar.port) as wire:
         assert wire.delete("unharmed") == b"NOT_FOUND\r\n"  # published
-    assert log_of(sidecar).count("no connection to the NATS of region password") == 0
+    assert sidecar.metrics().total("outrigger_bus_connected", peer="password") == 1
 
 
 def test_what_is_wrong_can_be_put_right_without_a_restart(directory, places, secrets, start):

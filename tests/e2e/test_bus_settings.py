@@ -187,7 +187,7 @@ def test_waiting_with_an_account_that_may_not_ask(server, sidecar):
     make_stream(nats)
     east = sidecar("east", nats)
     east.wait()
-    status, text = east.http("POST", "/invalidate?wait=regions&timeout=3s", timeout=DEADLINE, body={"keys": ["k"]})
+    status, text = east.http("POST", "/invalidate?wait=regions&timeout=8s", timeout=DEADLINE, body={"keys": ["k"]})
     (west,) = json.loads(text)["regions"]
     assert status == 504 and west["region"] == "west" and west["reason"] == "no_answer"
     assert "JetStream does not answer to CONSUMER.INFO; perhaps this account may not ask for it" in west["message"]

@@ -29,7 +29,7 @@ def wan(watch, directory):
 def cluster(wan, directory):
     """The regions' own servers are on the loopback of each region's namespace; only the NATS servers can be reached from the others."""
     spools = {name: {"bus": {"spool": {"directory": str(directory / f"spool-{name}")}}} for name in REGIONS}
-    config = {"threads": 1, "bus": {"ack_wait": "3s", "publish_timeout": "1s"}}
+    config = {"threads": 1, "bus": {"ack_wait": "10s", "publish_timeout": "1s"}}
     cluster = Cluster(directory, regions=REGIONS, nodes=1, database=False, config=config, region_config=spools,
                       nats_hosts={name: wan.address(name) for name in REGIONS})
     for region in cluster.regions.values():
@@ -159,7 +159,7 @@ def test_waiting_for_a_region_that_is_cut_off(wan, cluster):
     def ask(method: str, path: str, body: object = None) -> "tuple[int, dict]":
         status, text = sidecar.http(method, path, timeout=60.0, body=body)
         return status, json.loads(text)
-    status, answer = ask("POST", "/invalidate?wait=regions&timeout=1s", {"keys": keys.of["east"]})
+    status, answer = ask("POST", "/invalidate?wait=regions&timeout=5s", {"keys": keys.of["east"]})
     regions = {region["region"]: region for region in answer["regions"]}
     assert status == 504 and [name for name, region in regions.items() if not region["is_applied"]] == ["south"]
     assert all(regions[name]["ms"] >= ONE_WAY_MS for name in others("east", "south"))

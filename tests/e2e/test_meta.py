@@ -118,9 +118,13 @@ def test_like_memcached(plain, name, step):
     stream = ALIKE[name]
     if step < 100 and len(stream) > 5000:
         step *= 10000
-    for server in (plain.node, plain.reference):
-        assert server.command(b"flush_all\r\n") == b"OK\r\n"
-    assert ask(plain.outrigger.port, stream, step) == ask(plain.reference.port, stream)
+    for left in reversed(range(4)):  # the clock of one may tick between a TTL and the look at it; a real difference is there each time
+        for server in (plain.node, plain.reference):
+            assert server.command(b"flush_all\r\n") == b"OK\r\n"
+        answer, expected = ask(plain.outrigger.port, stream, step), ask(plain.reference.port, stream)
+        if answer == expected or left == 0:
+            break
+    assert answer == expected
 
 
 def test_large_values(plain):

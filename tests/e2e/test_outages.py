@@ -6,7 +6,7 @@ from support import Growth, Wire, sees, until
 from through import NAMESPACES, Asking, through_region
 
 #: Nobody waits long for anything here.
-HASTY = {"database": {"timeout": "1s", "connect_timeout": "1s", "threads": 2}, "pool": {"timeout": "200ms", "retry_max": "500ms"},
+HASTY = {"database": {"timeout": "2s", "connect_timeout": "1s", "threads": 2}, "pool": {"timeout": "1s", "retry_max": "500ms"},
          "namespaces": [{**n, "lease_wait": "300ms"} for n in NAMESPACES]}
 
 
@@ -126,7 +126,7 @@ def split(west, wire):
     for key in plain:
         assert wire.set(key, key.encode()) == b"STORED\r\n"
     node, other = west.nodes
-    until(lambda: all(west.is_cached(k) for k in keys), "all cached")
+    until(lambda: [wire.get(k) for k in keys] and all(west.is_cached(k) for k in keys), "all cached")
     on_node = [k for k in keys if sees(node.port, k)]
     plain_on_node = [k for k in plain if sees(node.port, k)]
     assert 0 < len(on_node) < len(keys) and 0 < len(plain_on_node) < len(plain)

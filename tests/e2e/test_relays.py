@@ -19,7 +19,7 @@ RELAYS = 2
 
 @pytest.fixture(scope="module")
 def cluster(watch, directory):
-    config = {"bus": {"ack_wait": "1s", "publish_timeout": "1s"}}
+    config = {"bus": {"ack_wait": "1s"}}
     cluster = Cluster(directory, regions=("east", "west"), nodes=1, outriggers=3, database=False, config=config)
     for region in cluster.regions.values():
         region.nats.http_port = ports.pick()
@@ -31,7 +31,7 @@ def cluster(watch, directory):
 def healed(cluster, west):
     """Every test begins with all of it there, and two relays."""
     heal(cluster)
-    until(lambda: len(relays(west)) == RELAYS and connected(cluster["east"], "west") == RELAYS, "two relays")
+    until(lambda: len(relays(west)) == RELAYS and connected(cluster["east"], "west") == RELAYS, "two relays", 60)
 
 
 def is_relay(sidecar) -> bool:
@@ -175,7 +175,7 @@ def test_own_nats_loses_its_disk(east, west):
     west.nats.lose_store()
     west.nats.start()
     arrives(east, west, "no-disk")
-    until(lambda: len({entry(west, slot) for slot in range(RELAYS)} - {""}) == RELAYS, "both slots written anew")
+    until(lambda: len({entry(west, slot) for slot in range(RELAYS)} - {""}) == RELAYS, "both slots written anew", 60)
     until(lambda: len(relays(west)) == RELAYS, "two relays")
 
 
@@ -220,5 +220,5 @@ def test_connections_to_peers_are_tried_again_with_pauses_and_jitter(start, west
         for door in doors:
             door.close()
     pauses = [[later - earlier for earlier, later in zip(door.times, door.times[1:4])] for door in doors]
-    assert min(map(min, pauses)) > 0.2, pauses
+    assert min(map(min, pauses)) > 0.05, pauses  # the shortest is 250 ms, less what an accept came late
     assert max(abs(a - b) for a, b in zip(*pauses)) > 0.01, pauses

@@ -15,7 +15,7 @@ from local.memcached import Memcached
 from local.process import can_connect
 from local.region import Region
 from local.yaml_text import dump
-from support import Outrigger, Wire, log_of, sees, serves, until
+from support import Outrigger, Wire, connected, log_of, sees, serves, until
 from through import NAMESPACES, SCHEMA, prepare
 
 
@@ -200,6 +200,7 @@ def test_node_that_never_answers_at_start(start, directory, node):
         address = "127.0.0.1:%d" % dead.getsockname()[1]
         sidecar = start({"pool": {"nodes": [node.address, address], "connect_timeout": "200ms"}}, until="listening")
         check_not_ready(sidecar, "pool", address)
+        connected(node, sidecar)
         with Wire(sidecar.port) as wire:
             answers = {wire.ask(b"set k%d 0 0 1\r\nx\r\n" % i).split(b" ")[0] for i in range(50)}
         assert answers == {b"STORED\r\n", b"SERVER_ERROR"}
@@ -254,7 +255,7 @@ def test_bus_down(start, directory):
     region = Region("west", directory / "late-bus", nodes=1)
     node, nats = region.nodes[0].start(), region.nats
     try:
-        sidecar = start(region.config(changes={"bus": {"publish_timeout": "500ms"}}), until="listening")
+        sidecar = start(region.config(changes={"bus": {"publish_timeout": "3s"}}), until="listening")
         check_not_ready(sidecar, "bus", str(nats.port))
         assert sidecar.metrics().total("outrigger_bus_connected") == 0
         with Wire(sidecar.port) as wire:

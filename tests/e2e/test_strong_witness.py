@@ -22,7 +22,7 @@ def running(watch, directory):
     config = {
         "max_clock_skew": "100ms",
         "database": {"timeout": "3s"},
-        "strong": {"lease": "1s", "lock_window": "5s", "prepare_timeout": "500ms"},
+        "strong": {"lease": "1s", "lock_window": "5s", "prepare_timeout": "1500ms"},
         "namespaces": [{"prefix": "s:", "read": "through", "write": "through", "consistency": "strong", "source": "entries"}],
     }
     with Cluster(directory, nodes=1, witness=True, config=config, prepare=_prepare) as cluster:
@@ -44,8 +44,11 @@ def gauge(sidecar, name):
 
 def test_what_operators_see(cluster, binary):
     east = cluster["east"].outrigger
-    answer = openapi.Api(east.admin_port).json("GET", "/regions")  # held against the document
-    assert [r["strong"]["lease"] for r in answer["regions"]] == ["ready", "ready"]
+
+    def all_ready():
+        found = openapi.Api(east.admin_port).json("GET", "/regions")  # held against the document
+        return [r["strong"]["lease"] for r in found["regions"]] == ["ready", "ready"] and found
+    answer = until(all_ready, "both ready", LONG)
     assert answer["witnesses"] == [{"name": "witness", "is_connected": True, "is_vote": True, "problem": None}]
     assert "strong: ok" in east.http("GET", "/readyz")[1].splitlines()
     table = subprocess.run([binary.parents[1] / "ctl/outriggerctl", "--address", f"127.0.0.1:{east.admin_port}", "regions"], capture_output=True, text=True, check=True).stdout
@@ -64,7 +67,7 @@ def test_a_region_is_lost(cluster, lost, left):
     cluster[lost].outrigger.kill()
     assert sets(cluster[left].outrigger.port, "s:lost", b"new") == b"STORED\r\n"
     assert sees(cluster[left].outrigger.port, "s:lost") == b"new"
-    assert gauge(cluster[left].outrigger, "serves") == 1
+    until(lambda: gauge(cluster[left].outrigger, "serves") == 1, "serving", LONG)
     heal(cluster)
     assert sees(cluster[lost].outrigger.port, "s:lost") == b"new"
     assert sets(cluster[lost].outrigger.port, "s:lost", b"newer") == b"STORED\r\n"
@@ -78,6 +81,6 @@ def test_the_witness_is_lost(cluster):
     until(lambda: gauge(east, "votes") == 2, "the witness being missed", LONG)
     assert sets(east.port, "s:two", b"1") == b"STORED\r\n"
     assert sees(west.port, "s:two") == b"1"
-    assert gauge(east, "serves") == 1
+    until(lambda: gauge(east, "serves") == 1, "serving", LONG)
     witness.start()
     until(lambda: gauge(east, "votes") == 3, "the witness", LONG)

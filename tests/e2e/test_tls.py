@@ -217,7 +217,7 @@ def test_what_is_no_tls(secure, context, text, result):
 
 
 def test_who_says_nothing_is_disconnected(start, directory, node, issued, context):
-    secure = Secure(start, directory, node, issued["first"], tls={"handshake_timeout": "300ms"})
+    secure = Secure(start, directory, node, issued["first"], tls={"handshake_timeout": "2s"})
     with TlsWire(secure.tls_port, context) as other, Wire(secure.tls_port) as silent, Wire(secure.tls_port) as slow:
         slow.send(b"\x16\x03\x01")
         assert silent.rest() == b"" and slow.rest() == b""
@@ -227,7 +227,7 @@ def test_who_says_nothing_is_disconnected(start, directory, node, issued, contex
 
 def test_limits(start, directory, node, issued, context):
     """A client in its handshake is a connection; idle_timeout is of all listeners."""
-    secure = Secure(start, directory, node, issued["first"], max_connections=2, idle_timeout="1s", threads=1)
+    secure = Secure(start, directory, node, issued["first"], max_connections=2, idle_timeout="4s", threads=1)
     with Wire(secure.tls_port), Wire(secure.tls_port):
         until(lambda: secure.sidecar.metrics().total("outrigger_client_connections") == 2, "both are in")
         with pytest.raises(OSError):

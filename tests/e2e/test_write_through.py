@@ -3,7 +3,7 @@
 import pytest
 
 from local import schema
-from support import Growth, Wire, in_threads, until
+from support import Growth, Wire, connected, in_threads, until
 from through import NAMESPACES, SCHEMA, _namespace, prepare, through_region
 
 MORE = [
@@ -298,7 +298,8 @@ def test_node_away(west, wire):
         assert row(west, "e:away")["value"] == b"before"
     finally:
         node.start()
-    until(lambda: wire.set("e:away", b"after") == b"STORED\r\n", "the node is back")
+    connected(node, *west.outriggers)
+    assert wire.set("e:away", b"after") == b"STORED\r\n"
     assert wire.get("e:away") == b"after"
 
 

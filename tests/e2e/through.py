@@ -136,7 +136,7 @@ class Freeze:
 
 @contextmanager
 def through_region(directory: Path, *, outriggers: int = 2, config: Optional[Dict[str, Any]] = None, **options: Any) -> Iterator[Through]:
-    changes = {"bus": None, "namespaces": NAMESPACES, "database": {"timeout": "20s"}, **(config or {})}
+    changes = {"bus": None, "namespaces": NAMESPACES, "database": {"timeout": "20s"}, "pool": {"timeout": "10s"}, **(config or {})}
     with Cluster(directory, regions=("west",), outriggers=outriggers, prepare=options.pop("prepare", prepare), config=changes, **options) as cluster:
         yield Through(cluster)
 

@@ -148,6 +148,7 @@ def skew(race: Race, rounds: int) -> None:
     ahead, writer = east[1], race.arena.cluster["west"].outriggers[0]
     for _ in range(rounds):
         key = race.arena.fresh("hot:")
+        _until(lambda: race.total(east, "outrigger_bus_applied_total") == race.total(east, "outrigger_bus_received_total"), "nothing being under way")
         before = race.total(east, "outrigger_bus_applied_total")
         is_filled = race.filled(ahead, "hot")
         race.read(ahead, key)

@@ -482,7 +482,7 @@ START_TEST(server_frozen_and_thawed)
             pause_ms(1);
         }
     }
-    pause_ms(1500);
+    pause_ms(800);
     kill(servers[WEST].pid, SIGCONT);
     WAIT(atomic_load(&regions[WEST].ended) == 3000, 5);
     ck_assert_uint_eq(atomic_load(&regions[WEST].result_count[OK]), 3000); /* within publish_timeout */
@@ -535,7 +535,7 @@ START_TEST(peer_down_or_frozen)
         }
         WAIT(atomic_load(&regions[WEST].ended) == published, 5);
         ck_assert_uint_eq(atomic_load(&regions[WEST].result_count[OK]), published);
-        ck_assert_uint_lt(atomic_load(&regions[WEST].slowest_us), 1000000);
+        ck_assert_uint_lt(atomic_load(&regions[WEST].slowest_us), 2900000); /* publish_timeout is 3 s */
         WAIT(sum(WEST, METRIC_BUS_CONNECTED, 1) == 0, 15); /* noticed */
         ck_assert(!bus_is_ready(regions[WEST].bus, text, sizeof text));
         ck_assert_ptr_nonnull(strstr(text, "east: not connected (nats://127.0.0.1:"));
@@ -618,7 +618,7 @@ START_TEST(link_to_a_server_that_does_not_read)
         slowest_us = MAX(slowest_us, clock_mono_us() - now_us);
     }
     ck_assert_int_eq(err, ERR_OVERLOAD);
-    ck_assert_uint_lt(slowest_us, 100000);
+    ck_assert_uint_lt(slowest_us, 5000000); /* one that waits for the server waits until it is given up */
     WAIT(drained(!state.is_up), 30);
     kill(s->pid, SIGCONT);
     WAIT(drained(state.is_up && state.ups >= 2), 30);

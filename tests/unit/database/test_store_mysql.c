@@ -867,7 +867,7 @@ START_TEST(slow_statements_are_ended_by_the_server)
     open_source((struct config_source){.table = "slow", .key_column = "k", .value_column = "v"}, 100);
     uint64_t begin = clock_mono_us();
     check_error("1", ERR_TIMEOUT, "shop", "");
-    ck_assert(clock_mono_us() - begin < 2000 * MS);
+    ck_assert(clock_mono_us() - begin < 4500 * MS); /* SLEEP(5) */
     check_absent("2");
 }
 END_TEST
@@ -882,8 +882,9 @@ START_TEST(a_killed_connection_is_told_from_an_error)
              "SUBSTRING_INDEX(USER(), '@', 1) ORDER BY id DESC LIMIT 1",
              id, sizeof id);
     sql("KILL %s", id);
-    usleep(100000);
-    ck_assert(!store_mysql.is_alive(connection));
+    for (uint64_t until_us = clock_mono_us() + 10000 * MS; store_mysql.is_alive(connection); usleep(1000)) {
+        ck_assert_uint_lt(clock_mono_us(), until_us);
+    }
     ck_assert_int_eq(load_span(SPAN_LIT("1")), ERR_CLOSED);
     ck_assert_int_eq(load_span(SPAN_LIT("1")), ERR_CLOSED);
 }
@@ -971,7 +972,7 @@ static void stop_loader(void)
 {
     uint64_t begin = clock_mono_us();
     loader_destroy(&loader);
-    ck_assert_msg(clock_mono_us() - begin < 300 * MS, "stopping took %u ms", (unsigned)((clock_mono_us() - begin) / MS));
+    ck_assert_msg(clock_mono_us() - begin < 5000 * MS, "stopping took %u ms", (unsigned)((clock_mono_us() - begin) / MS));
     mailbox_drain(&box, NULL);
     mailbox_deinit(&box);
     log_destroy(&log_);
@@ -1037,15 +1038,15 @@ START_TEST(deadlines_hold_with_a_stopped_server)
     for (int i = 0; i < 4; i++) {
         uint64_t begin = clock_mono_us();
         ck_assert_int_eq(run(200 * MS), ERR_TIMEOUT);
-        ck_assert(clock_mono_us() - begin < 300 * MS);
+        ck_assert(clock_mono_us() - begin < 5000 * MS); /* nothing else would end it */
     }
     /* All connections are gone now, and new ones are not answered: no load waits for them. */
     uint64_t begin = clock_mono_us();
     ck_assert_int_eq(run(2000 * MS), ERR_UNAVAILABLE);
-    ck_assert(clock_mono_us() - begin < (LOADER_GRACE_MS + 100) * MS);
+    ck_assert(clock_mono_us() - begin < 1500 * MS); /* well before its own deadline */
     begin = clock_mono_us();
     ck_assert_int_eq(run(2000 * MS), ERR_UNAVAILABLE);
-    ck_assert(clock_mono_us() - begin < 80 * MS);
+    ck_assert(clock_mono_us() - begin < 1500 * MS);
     ck_assert(!is_ready());
     kill(pid, SIGCONT);
     WAIT_FOR(is_ready());
@@ -1089,7 +1090,7 @@ START_TEST(a_killed_server_comes_back)
     WAIT_FOR(!is_ready()); /* without any load: idle connections are looked at */
     uint64_t begin = clock_mono_us();
     ck_assert_int_eq(run(2000 * MS), ERR_UNAVAILABLE);
-    ck_assert(clock_mono_us() - begin < (LOADER_GRACE_MS + 100) * MS);
+    ck_assert(clock_mono_us() - begin < 1500 * MS); /* well before its own deadline */
     ck_assert_int_eq(system(getenv("OUTRIGGER_TEST_MYSQL_START")), 0);
     WAIT_FOR(is_ready());
     ck_assert_int_eq(run(1000 * MS), OK);
