@@ -311,7 +311,7 @@ uint64_t election_step(struct election *e, uint64_t now_us)
 bool election_resign(struct election *e, uint64_t now_us)
 {
     e->is_resigning = true;
-    if (e->own == ELECTION_NO_SLOT || e->state != ELECTION_TAKING_PART) {
+    if (e->own == ELECTION_NO_SLOT || e->state == ELECTION_DOWN) { /* while the bucket is being looked for, what we wrote last is still known */
         return election_is_resigning(e);
     }
     write_entry(e, e->own, now_us); /* if a renewal is under way, this one is refused, and done again */
@@ -320,7 +320,8 @@ bool election_resign(struct election *e, uint64_t now_us)
 
 bool election_is_resigning(const struct election *e)
 {
-    return e->is_resigning && (e->own != ELECTION_NO_SLOT || e->writing != 0) && e->state == ELECTION_TAKING_PART;
+    bool is_looking = e->own != ELECTION_NO_SLOT && e->slots[e->own].looking != 0; /* that write was refused, and will be done again */
+    return e->is_resigning && (e->writing != 0 || is_looking) && e->state != ELECTION_DOWN;
 }
 
 bool election_is_won(const struct election *e)

@@ -194,6 +194,41 @@ START_TEST(giving_back_while_a_renewal_is_under_way)
 }
 END_TEST
 
+START_TEST(ending_while_the_bucket_is_being_looked_for)
+{
+    up(1);
+    struct election *e = &candidates[0].election;
+    ck_assert(election_is_won(e));
+    election_on_down(e);
+    ck_assert(!election_resign(e, now)); /* nobody hears it */
+    e->is_resigning = false;
+    election_on_up(e, now);
+    ck_assert_int_eq(e->state, ELECTION_FINDING);
+    ck_assert(election_resign(e, now));
+    ck_assert(election_is_resigning(e));
+    ck_assert_str_eq(fake_last(candidates[0].fake)->kv_operation, "DEL");
+    talk();
+    ck_assert(!election_is_resigning(e));
+    ck_assert(!election_is_won(e));
+    ck_assert_str_eq(bucket_entry(&bucket, "$KV.ROLES_west.relay.0")->data, "");
+    ck_assert_str_eq(bucket_entry(&bucket, "$KV.ROLES_west.relay.1")->data, "");
+}
+END_TEST
+
+/* … and does not wait for what will not come. */
+START_TEST(giving_back_to_a_bucket_that_takes_nothing)
+{
+    up(1);
+    struct election *e = &candidates[0].election;
+    election_on_down(e);
+    bucket.is_full = true;
+    election_on_up(e, now);
+    ck_assert(election_resign(e, now));
+    talk();
+    ck_assert(!election_is_resigning(e));
+}
+END_TEST
+
 /* Who ends while it takes a slot must not leave it to nobody for a lease. */
 START_TEST(ending_while_a_slot_is_being_taken)
 {
@@ -422,6 +457,8 @@ int main(void)
     tcase_add_test(tc, a_dead_holder_is_replaced_within_the_lease);
     tcase_add_test(tc, a_slot_given_back_is_taken_at_once);
     tcase_add_test(tc, giving_back_while_a_renewal_is_under_way);
+    tcase_add_test(tc, ending_while_the_bucket_is_being_looked_for);
+    tcase_add_test(tc, giving_back_to_a_bucket_that_takes_nothing);
     tcase_add_test(tc, ending_while_a_slot_is_being_taken);
     tcase_add_test(tc, a_lost_answer);
     tcase_add_test(tc, a_look_that_was_overtaken_by_a_write);
