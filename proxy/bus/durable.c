@@ -108,6 +108,7 @@ void durable_start_at(struct durable *d, uint64_t seq, uint64_t now_us)
 void durable_remake(struct durable *d, uint64_t now_us)
 {
     d->start_seq = 0;
+    d->wants_start = false; /* the next look asks anew */
     d->wait_us = now_us + START_WAIT_US;
     if (d->state != DURABLE_DOWN) {
         log_warn(d->log, "bus: the consumer %s of region %s is ahead of what this region has applied: it is made anew", d->name,
@@ -121,6 +122,7 @@ static void ready(struct durable *d)
     d->state = DURABLE_READY;
     d->due_us = UINT64_MAX;
     d->no_stream = false;
+    d->wants_start = false;
     d->problem[0] = '\0';
     backoff_reset(&d->backoff);
 }

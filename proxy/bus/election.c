@@ -100,6 +100,7 @@ static void write_entry(struct election *e, uint32_t i, uint64_t now_us)
     }
     bool is_sent = ask(e, &out) == OK;
     e->writing = is_sent ? e->request : 0;
+    e->is_unanswered = is_sent;
     e->is_giving_back = e->is_resigning;
     e->writing_slot = i;
     e->written_us = now_us;
@@ -110,11 +111,15 @@ static bool is_to_be_had(const struct election *e, const struct election_slot *s
     return slot->is_known && (!slot->is_held || now_us >= slot->seen_us + e->lease_us);
 }
 
-/* Begins with another slot than its neighbours do. */
+/* Begins with another slot than its neighbours do; or with the one that may be its own without its having heard: beside it, it must not have another. */
 static void take_one(struct election *e, uint64_t now_us)
 {
+    uint64_t first = e->is_unanswered ? e->writing_slot : e->backoff.random;
+    if (e->is_unanswered && !e->slots[e->writing_slot].is_known) {
+        return; /* it is being looked at */
+    }
     for (uint32_t n = 0; n < e->slot_count && e->own == ELECTION_NO_SLOT && e->writing == 0 && !e->is_resigning; n++) {
-        uint32_t i = (uint32_t)((e->backoff.random + n) % e->slot_count);
+        uint32_t i = (uint32_t)((first + n) % e->slot_count);
         if (is_to_be_had(e, &e->slots[i], now_us)) {
             write_entry(e, i, now_us);
         }
@@ -168,6 +173,7 @@ static void on_written(struct election *e, enum err err, const struct answer *an
     uint32_t i = e->writing_slot;
     struct election_slot *slot = &e->slots[i];
     e->writing = 0;
+    e->is_unanswered = false;
     if (err == OK && jetstream_was_stored(answer, e->stream)) {
         slot->seq = (uint64_t)json_integer_value(json_object_get(answer->root, "seq"));
         slot->is_known = true;
@@ -311,7 +317,7 @@ uint64_t election_step(struct election *e, uint64_t now_us)
 bool election_resign(struct election *e, uint64_t now_us)
 {
     e->is_resigning = true;
-    if (e->own == ELECTION_NO_SLOT || e->state != ELECTION_TAKING_PART) {
+    if (e->own == ELECTION_NO_SLOT || e->state == ELECTION_DOWN) { /* while the bucket is being looked for, what we wrote last is still known */
         return election_is_resigning(e);
     }
     write_entry(e, e->own, now_us); /* if a renewal is under way, this one is refused, and done again */
@@ -320,7 +326,8 @@ bool election_resign(struct election *e, uint64_t now_us)
 
 bool election_is_resigning(const struct election *e)
 {
-    return e->is_resigning && (e->own != ELECTION_NO_SLOT || e->writing != 0) && e->state == ELECTION_TAKING_PART;
+    bool is_looking = e->own != ELECTION_NO_SLOT && e->slots[e->own].looking != 0; /* that write was refused, and will be done again */
+    return e->is_resigning && (e->writing != 0 || is_looking) && e->state != ELECTION_DOWN;
 }
 
 bool election_is_won(const struct election *e)

@@ -62,6 +62,7 @@ struct election {
     uint32_t writing_slot;
     bool is_resigning;
     bool is_giving_back; /* the write under way does that */
+    bool is_unanswered; /* the last write, as yet or for good: it may be stored all the same */
     struct election_slot slots[ELECTION_SLOTS_MAX];
 };
 

@@ -132,6 +132,9 @@ void ring_on_info(struct ring *r, const struct stream_info *info, uint64_t now_u
     }
     r->broken_us = now_us;
     uint32_t count = 0;
+    for (struct list *at = r->lost.next; at != &r->lost; at = at->next) {
+        list_entry(at, struct kept, link)->number = 0; /* an answer from before says nothing about what there is now */
+    }
     struct list *next;
     for (struct list *at = r->kept.next; at != &r->kept; at = next) {
         struct kept *k = list_entry(at, struct kept, link);
@@ -156,7 +159,9 @@ void ring_on_info(struct ring *r, const struct stream_info *info, uint64_t now_u
 static void send(struct ring *r, struct kept *k, uint64_t now_us)
 {
     char reply[SUBJECT_MAX];
-    k->number = ++r->number;
+    if (k->number == 0) { /* else the answer to an earlier attempt counts, too, however long it takes */
+        k->number = ++r->number;
+    }
     snprintf(reply, sizeof reply, "%s.g.%" PRIu64, r->transport->inbox, k->number);
     struct outgoing out = {.subject = k->subject, .reply = reply, .msg_id = k->msg_id, .data = span_of(k->data, k->len)};
     enum err err = r->transport->ops->send(r->transport, &out);

@@ -217,7 +217,8 @@ static void find(struct rulebook *b, uint64_t now_us)
     free(body);
 }
 
-/* A consumer that nobody hears any more ends by itself, but only once this connection is gone. */
+/* The server keeps a consumer for a while after a connection, and the next connection's subject is the same: left alone, it would go on, and its
+ * heartbeats, which do not say whose they are, would tell of messages that the new one has not had. Whether it is there still does not matter. */
 static void drop_watch(struct rulebook *b)
 {
     char subject[SUBJECT_MAX];
@@ -373,7 +374,6 @@ void rulebook_on_message(struct rulebook *b, const struct incoming *message, uin
 void rulebook_on_up(struct rulebook *b, uint64_t now_us)
 {
     b->is_up = true;
-    b->watch[0] = '\0'; /* whatever there was before went with its connection */
     backoff_reset(&b->backoff);
     for (struct record *record = b->head; record != NULL; record = record->next) {
         record->due_us = now_us;

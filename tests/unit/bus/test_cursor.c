@@ -310,6 +310,34 @@ START_TEST(a_consumer_that_is_ahead_is_made_anew)
 }
 END_TEST
 
+static void to_durable(const char *text)
+{
+    struct incoming m = fake_answer(text);
+    durable_on_answer(&durable, fake_number(fake_last(peer)), &m, T0);
+}
+
+/* Who waits for where to begin asks the cursor all the time: that must end with the question. */
+START_TEST(another_sidecar_makes_the_consumer_meanwhile)
+{
+    char text[1200];
+    durable.has_cursor = true;
+    durable_on_up(&durable, T0);
+    to_durable(NO_CONSUMER);
+    ck_assert(durable.wants_start);
+    durable_remake(&durable, T0);
+    ck_assert_str_eq(fake_last(peer)->subject, "$JS.API.CONSUMER.DELETE.INVAL_east.to_west");
+    ck_assert(!durable.wants_start);
+    to_durable("{}");
+    ck_assert_str_eq(fake_last(peer)->subject, "$JS.API.CONSUMER.INFO.INVAL_east.to_west");
+    char *body = jetstream_consumer_body(durable.stream, "west", durable.ack_wait_ms, 0);
+    ck_assert_int_lt(snprintf(text, sizeof text, "%s", body), (int)sizeof text);
+    free(body);
+    to_durable(text); /* it is there, as it should be: {"stream_name": …, "config": …} */
+    ck_assert_int_eq(durable.state, DURABLE_READY);
+    ck_assert(!durable.wants_start);
+}
+END_TEST
+
 START_TEST(a_stream_that_went_back_and_grew_again)
 {
     durable_on_up(&durable, T0);
@@ -410,6 +438,7 @@ int main(void)
     tcase_add_test(tc, a_region_that_knows_nothing);
     tcase_add_test(tc, a_bucket_that_is_being_made);
     tcase_add_test(tc, a_consumer_that_is_ahead_is_made_anew);
+    tcase_add_test(tc, another_sidecar_makes_the_consumer_meanwhile);
     tcase_add_test(tc, a_stream_that_went_back_and_grew_again);
     tcase_add_test(tc, another_sidecar_was_faster);
     tcase_add_test(tc, links_go_down);

@@ -194,6 +194,41 @@ START_TEST(giving_back_while_a_renewal_is_under_way)
 }
 END_TEST
 
+START_TEST(ending_while_the_bucket_is_being_looked_for)
+{
+    up(1);
+    struct election *e = &candidates[0].election;
+    ck_assert(election_is_won(e));
+    election_on_down(e);
+    ck_assert(!election_resign(e, now)); /* nobody hears it */
+    e->is_resigning = false;
+    election_on_up(e, now);
+    ck_assert_int_eq(e->state, ELECTION_FINDING);
+    ck_assert(election_resign(e, now));
+    ck_assert(election_is_resigning(e));
+    ck_assert_str_eq(fake_last(candidates[0].fake)->kv_operation, "DEL");
+    talk();
+    ck_assert(!election_is_resigning(e));
+    ck_assert(!election_is_won(e));
+    ck_assert_str_eq(bucket_entry(&bucket, "$KV.ROLES_west.relay.0")->data, "");
+    ck_assert_str_eq(bucket_entry(&bucket, "$KV.ROLES_west.relay.1")->data, "");
+}
+END_TEST
+
+/* … and does not wait for what will not come. */
+START_TEST(giving_back_to_a_bucket_that_takes_nothing)
+{
+    up(1);
+    struct election *e = &candidates[0].election;
+    election_on_down(e);
+    bucket.is_full = true;
+    election_on_up(e, now);
+    ck_assert(election_resign(e, now));
+    talk();
+    ck_assert(!election_is_resigning(e));
+}
+END_TEST
+
 /* Who ends while it takes a slot must not leave it to nobody for a lease. */
 START_TEST(ending_while_a_slot_is_being_taken)
 {
@@ -237,6 +272,56 @@ START_TEST(a_lost_answer)
     ck_assert_uint_gt(e->until_us, now);
     run(2 * LEASE);
     ck_assert(election_is_won(e));
+}
+END_TEST
+
+/* The write gets there, its answer does not, and another slot falls free meanwhile: who takes that one has two, and renews one of them. */
+START_TEST(a_slot_whose_taking_had_no_answer_is_the_first_to_be_tried_again)
+{
+    up(SLOTS);
+    up(SLOTS + 1);
+    struct election *e = &candidates[SLOTS].election;
+    struct fake *fake = candidates[SLOTS].fake;
+    uint32_t other = candidates[0].election.own;
+    e->backoff.random = other; /* it would begin with that one */
+    candidates[1].is_dead = true;
+    for (uint32_t i = 0; e->writing == 0; i++) {
+        ck_assert_uint_lt(i, 100);
+        talk();
+        now += 100 * MS;
+        election_step(&candidates[0].election, now);
+        e->due_us = now; /* all are looked at, and the dead one's slot is taken once the lease has passed */
+        election_step(e, now);
+    }
+    uint32_t slot = e->writing_slot;
+    ck_assert_uint_ne(slot, other);
+    ck_assert_uint_eq(fake->count, SLOTS + 1);
+    struct sent sent[SLOTS + 1];
+    memcpy(sent, fake->sent, sizeof sent);
+    fake->count = 0;
+    ck_assert(election_resign(&candidates[0].election, now));
+    talk();
+    for (uint32_t i = 0; i < SLOTS + 1; i++) {
+        char text[512];
+        struct incoming answer = bucket_answer(&bucket, &sent[i], text, sizeof text);
+        if (i < SLOTS) {
+            election_on_answer(e, fake_number(&sent[i]), &answer, now);
+        }
+        free(sent[i].data);
+    }
+    ck_assert(!election_is_won(e));
+    now = e->due_us;
+    election_step(e, now);
+    ck_assert_uint_ne(e->writing, 0);
+    ck_assert_uint_eq(e->writing_slot, slot);
+    talk(); /* refused, looked at, and found to be its own */
+    ck_assert(election_is_won(e));
+    ck_assert_uint_eq(e->own, slot);
+    run(LEASE / 2);
+    uint32_t held = 0;
+    held += bucket_entry(&bucket, "$KV.ROLES_west.relay.0")->data[0] != '\0';
+    held += bucket_entry(&bucket, "$KV.ROLES_west.relay.1")->data[0] != '\0';
+    ck_assert_uint_eq(held, 1);
 }
 END_TEST
 
@@ -422,8 +507,11 @@ int main(void)
     tcase_add_test(tc, a_dead_holder_is_replaced_within_the_lease);
     tcase_add_test(tc, a_slot_given_back_is_taken_at_once);
     tcase_add_test(tc, giving_back_while_a_renewal_is_under_way);
+    tcase_add_test(tc, ending_while_the_bucket_is_being_looked_for);
+    tcase_add_test(tc, giving_back_to_a_bucket_that_takes_nothing);
     tcase_add_test(tc, ending_while_a_slot_is_being_taken);
     tcase_add_test(tc, a_lost_answer);
+    tcase_add_test(tc, a_slot_whose_taking_had_no_answer_is_the_first_to_be_tried_again);
     tcase_add_test(tc, a_look_that_was_overtaken_by_a_write);
     tcase_add_test(tc, who_is_cut_off_keeps_what_it_had_until_it_hears_better);
     tcase_add_test(tc, one_is_cut_off_and_loses_its_slot);

@@ -116,9 +116,9 @@ START_TEST(the_tail_is_published_again)
     ck_assert_str_eq(fake->sent[1].msg_id, "id-5");
     ring_step(&ring, T0 + 2 * S); /* silence */
     ck_assert_uint_eq(fake->count, 4);
-    answer(&fake->sent[0], stored(4), T0 + 2 * S); /* late: it was sent anew */
-    ck_assert_uint_eq(ring.lost_count, 2);
     answer(&fake->sent[2], stored(4), T0 + 2 * S);
+    ck_assert_uint_eq(ring.lost_count, 1);
+    answer(&fake->sent[0], stored(4), T0 + 2 * S); /* twice */
     answer(&fake->sent[3], fake_status(503, ""), T0 + 2 * S);
     ck_assert_uint_eq(ring.lost_count, 1);
     uint64_t next_us = ring_step(&ring, T0 + 2 * S);
@@ -132,6 +132,24 @@ START_TEST(the_tail_is_published_again)
     look("then", 5, T0 + 4 * S);
     ck_assert_uint_eq(ring.lost_count, 0);
     look("then", 4, T0 + 5 * S); /* and it is lost once more */
+    ck_assert_uint_eq(ring.lost_count, 1);
+}
+END_TEST
+
+/* Where each answer takes longer than a resend waits for it, all of them would be late. */
+START_TEST(an_answer_to_an_earlier_attempt_counts)
+{
+    look("then", 0, T0);
+    add(1, T0);
+    look("then", 0, T0 + S);
+    ring_step(&ring, T0 + S);
+    ring_step(&ring, T0 + 2 * S);
+    ck_assert_uint_eq(fake->count, 2);
+    answer(&fake->sent[0], stored(1), T0 + 2 * S);
+    ck_assert_uint_eq(ring.lost_count, 0);
+    look("then", 0, T0 + 3 * S); /* lost again: what was said before does not count any more */
+    ck_assert_uint_eq(ring.lost_count, 1);
+    answer(&fake->sent[1], stored(1), T0 + 3 * S);
     ck_assert_uint_eq(ring.lost_count, 1);
 }
 END_TEST
@@ -199,6 +217,7 @@ int main(void)
     tcase_add_test(tc, nothing_is_lost);
     tcase_add_test(tc, what_was_acknowledged_while_it_was_asked_is_not_lost);
     tcase_add_test(tc, the_tail_is_published_again);
+    tcase_add_test(tc, an_answer_to_an_earlier_attempt_counts);
     tcase_add_test(tc, all_is_published_again_to_another_stream);
     tcase_add_test(tc, room_is_bounded);
     tcase_add_test(tc, switched_off);

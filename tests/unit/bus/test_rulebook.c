@@ -189,6 +189,26 @@ START_TEST(a_heartbeat_tells_of_lost_messages_and_its_absence_of_a_lost_watch)
 }
 END_TEST
 
+/* The server keeps it for a while, and delivers to the same subject on the next connection: its heartbeats would be taken for the new one's. */
+START_TEST(the_watch_of_before_a_reconnection_is_deleted)
+{
+    char subject[200];
+    watch(0);
+    push("$KV.RULES_west.00000000000000ff.7", RULE("7"), 1);
+    push("$KV.RULES_west.00000000000000ff.7", "", 2);
+    snprintf(subject, sizeof subject, "$JS.API.CONSUMER.DELETE.KV_RULES_west.%s", book.watch);
+    rulebook_on_down(&book);
+    rulebook_on_up(&book, T0);
+    uint32_t sent = fake->count;
+    answer(THERE);
+    ck_assert_uint_eq(fake->count, sent + 2);
+    ck_assert_str_eq(fake->sent[sent].subject, subject);
+    ck_assert_str_eq(fake->sent[sent].reply, ""); /* what a server that does not have it any more says to that does not matter */
+    ck_assert(strncmp(fake->sent[sent + 1].subject, "$JS.API.CONSUMER.CREATE.KV_RULES_west.watch_", 44) == 0);
+    ck_assert_ptr_null(strstr(fake->sent[sent + 1].subject, strrchr(subject, '.')));
+}
+END_TEST
+
 START_TEST(a_record_is_sent_until_it_is_acknowledged)
 {
     watch(0);
@@ -268,6 +288,7 @@ int main(void)
     tcase_add_test(tc, what_makes_no_sense_is_not_told);
     tcase_add_test(tc, a_lost_message_begins_a_new_listing);
     tcase_add_test(tc, a_heartbeat_tells_of_lost_messages_and_its_absence_of_a_lost_watch);
+    tcase_add_test(tc, the_watch_of_before_a_reconnection_is_deleted);
     tcase_add_test(tc, a_record_is_sent_until_it_is_acknowledged);
     tcase_add_test(tc, a_record_fails_when_it_must);
     tcase_add_test(tc, an_entry_is_written_once);
