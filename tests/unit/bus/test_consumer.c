@@ -327,6 +327,26 @@ START_TEST(settings_that_drop_events_are_refused)
 }
 END_TEST
 
+/* Of one with replicas that has no leader, any of them answers, with what it knows itself: whatever was asked, it is asked again. */
+START_TEST(a_replica_without_a_leader_is_asked_again)
+{
+    consumer_on_up(&consumer, T0);
+    for (int i = 0; i < 3; i++) {
+        answer("{\"stream_name\":\"INVAL_east\",\"config\":{\"deliver_policy\":\"all\",\"ack_policy\":\"explicit\",\"max_deliver\":3},\"cluster\":{\"name\":\"c\"}}",
+               T0);
+        ck_assert_int_eq(consumer.durable.state, DURABLE_WAITING);
+        ck_assert_str_eq(consumer_problem(&consumer), "its consumer has no leader");
+        consumer_step(&consumer, consumer.durable.due_us);
+        ck_assert_str_eq(fake_last(fake)->subject, INFO);
+    }
+    answer("{\"config\":{\"deliver_policy\":\"all\",\"ack_policy\":\"explicit\",\"max_deliver\":-1,\"ack_wait\":1}}", T0);
+    ck_assert_int_eq(consumer.durable.state, DURABLE_UPDATING);
+    answer("{\"stream_name\":\"INVAL_east\",\"cluster\":{\"name\":\"c\"}}", T0);
+    ck_assert_int_eq(consumer.durable.state, DURABLE_WAITING); /* not used as it is */
+    ck_assert_uint_eq(metrics_sum(metrics, METRIC_ERRORS, metric_index2(SOURCE_BUS, ERR_COUNT, ERR_BUS)), 0);
+}
+END_TEST
+
 START_TEST(strangers_are_not_answered)
 {
     static const char *const replies[] = {"",
@@ -705,6 +725,7 @@ int main(void)
     tcase_add_test(tc, newer_is_kept_for_later);
     tcase_add_test(tc, too_many_of_a_newer_format_are_covered_by_a_rule);
     tcase_add_test(tc, settings_that_drop_events_are_refused);
+    tcase_add_test(tc, a_replica_without_a_leader_is_asked_again);
     tcase_add_test(tc, strangers_are_not_answered);
     tcase_add_test(tc, asks_for_more_in_time);
     tcase_add_test(tc, expiry_is_normal);
