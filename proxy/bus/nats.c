@@ -24,6 +24,8 @@
 #define REOPEN_MIN_MS 500 /* after what the library does not try again by itself: the first connection, refused credentials */
 #define REOPEN_MAX_MS 5000
 #define CALLBACKS_END_MS 10000
+#define LAST_US 2000000ULL /* after a stop, what was sent before it is written for so long */
+#define LAST_FLUSH_MS 1000 /* … and its arrival waited for */
 #define SUBSCRIPTIONS (2 + LINK_EXTRA_MAX) /* the inbox, the watch, and what the options name */
 
 struct link {
@@ -37,6 +39,7 @@ struct link {
     pthread_t thread;
     struct mailbox mailbox; /* struct letter, for our thread */
     _Atomic bool is_stopping;
+    _Atomic uint64_t write_until_us; /* while stopping */
     _Atomic bool is_wanted;
     _Atomic size_t out_bytes;
     _Atomic size_t in_bytes;
@@ -299,7 +302,7 @@ static void deliver_letter(struct mail *mail, void *owner)
 {
     struct letter *letter = container_of(mail, struct letter, mail);
     struct link *link = owner;
-    if (!atomic_load(&link->is_stopping)) {
+    if (!atomic_load(&link->is_stopping) || clock_mono_us() < atomic_load(&link->write_until_us)) {
         natsStatus s = write_message(link, letter);
         if (s != NATS_OK) { /* whoever sent it finds out by the missing answer */
             log_warn(link->log, "bus: writing to the NATS of region %s: %s", link->options.name, natsStatus_GetText(s));
@@ -488,6 +491,15 @@ static void pause_before_reopening(struct link *link)
     }
 }
 
+/* What was sent before the stop: the end of a lock keeps a key locked if it is lost. */
+static void send_last(struct link *link)
+{
+    mailbox_drain(&link->mailbox, link);
+    if (natsConnection_Status(link->connection) == NATS_CONN_STATUS_CONNECTED) {
+        natsConnection_FlushTimeout(link->connection, LAST_FLUSH_MS);
+    }
+}
+
 /* Until it is closed, not wanted any more, or down for so long that the library's attempts are given up for a new one. */
 static void keep_open(struct link *link)
 {
@@ -500,6 +512,9 @@ static void keep_open(struct link *link)
         } else if (now_us > up_us + RENEW_US) {
             return;
         }
+    }
+    if (atomic_load(&link->is_stopping)) {
+        send_last(link);
     }
 }
 
@@ -583,6 +598,7 @@ void link_want(struct link *link, bool is_wanted)
 
 void link_stop(struct link *link)
 {
+    atomic_store(&link->write_until_us, clock_mono_us() + LAST_US);
     atomic_store(&link->is_stopping, true);
     mailbox_wake(&link->mailbox);
 }
