@@ -41,6 +41,7 @@ struct link {
     _Atomic bool is_stopping;
     _Atomic uint64_t write_until_us; /* while stopping */
     _Atomic bool is_wanted;
+    _Atomic uint32_t unwanted; /* how often it was not: our thread may be too late to see it in is_wanted */
     _Atomic size_t out_bytes;
     _Atomic size_t in_bytes;
     _Atomic bool is_closed; /* the library has given the connection up */
@@ -49,6 +50,7 @@ struct link {
     /* Our thread's. */
     natsConnection *connection;
     natsSubscription *subscriptions[SUBSCRIPTIONS];
+    uint32_t opened_unwanted; /* `unwanted` when the connection was opened */
     struct backoff backoff;
 
     /* Covers reading the library's idea of the status and posting it, so that the last event posted is what is true. */
@@ -419,6 +421,7 @@ static natsStatus link_open(struct link *link)
     char subject[sizeof link->inbox + 2];
     char why[ACCESS_TEXT_MAX];
     atomic_store(&link->is_closed, false);
+    link->opened_unwanted = atomic_load(&link->unwanted);
     link->has_connection_ended = false; /* no callback of this connection can run yet, and none of the last one any more */
     link->subscriptions_running = 0;
     natsStatus s = connect_now(link, why);
@@ -491,20 +494,11 @@ static void pause_before_reopening(struct link *link)
     }
 }
 
-/* What was sent before the stop: the end of a lock keeps a key locked if it is lost. */
-static void send_last(struct link *link)
-{
-    mailbox_drain(&link->mailbox, link);
-    if (natsConnection_Status(link->connection) == NATS_CONN_STATUS_CONNECTED) {
-        natsConnection_FlushTimeout(link->connection, LAST_FLUSH_MS);
-    }
-}
-
-/* Until it is closed, not wanted any more, or down for so long that the library's attempts are given up for a new one. */
+/* Until it is closed, not wanted any more (be it for a moment: its user waits for an on_up since), or down for so long that the library's attempts are given up for a new one. */
 static void keep_open(struct link *link)
 {
     uint64_t up_us = clock_mono_us(); /* when it was last known to be */
-    while (is_to_be_open(link) && !atomic_load(&link->is_closed)) {
+    while (is_to_be_open(link) && !atomic_load(&link->is_closed) && link->opened_unwanted == atomic_load(&link->unwanted)) {
         wait_for_mail(link, CHECK_MS);
         uint64_t now_us = clock_mono_us();
         if (natsConnection_Status(link->connection) == NATS_CONN_STATUS_CONNECTED) {
@@ -513,8 +507,11 @@ static void keep_open(struct link *link)
             return;
         }
     }
-    if (atomic_load(&link->is_stopping)) {
-        send_last(link);
+    if (atomic_load(&link->is_stopping)) { /* what was sent before, as the ends of locks: a key stays locked if they are lost */
+        mailbox_drain(&link->mailbox, link);
+        if (natsConnection_Status(link->connection) == NATS_CONN_STATUS_CONNECTED) {
+            natsConnection_FlushTimeout(link->connection, LAST_FLUSH_MS);
+        }
     }
 }
 
@@ -592,6 +589,7 @@ struct transport *link_transport(struct link *link)
 
 void link_want(struct link *link, bool is_wanted)
 {
+    atomic_fetch_add(&link->unwanted, !is_wanted);
     atomic_store(&link->is_wanted, is_wanted);
     mailbox_wake(&link->mailbox);
 }

@@ -716,6 +716,24 @@ START_TEST(what_was_sent_before_a_stop_arrives)
 }
 END_TEST
 
+START_TEST(a_link_that_is_wanted_again_at_once_comes_up_again)
+{
+    struct mailbox box;
+    struct link_state state = {.is_up = false};
+    struct log *log = log_create(STDERR_FILENO, LOG_ERROR);
+    struct link *link = link_up(&state, &box, log);
+    ck_assert_uint_eq(state.ups, 1);
+    for (uint32_t ups = 2; ups < 4; ups++) { /* whether its thread has seen the first or not */
+        link_want(link, false);
+        link_want(link, true);
+        WAIT(drained(state.ups >= ups), 10);
+        ck_assert(state.is_up);
+    }
+    link_down(link, &box);
+    log_destroy(&log);
+}
+END_TEST
+
 START_TEST(a_url_is_shown_without_its_password)
 {
     static const char *const urls[][2] = {
@@ -850,6 +868,7 @@ int main(void)
     tcase_add_checked_fixture(links, setup, teardown);
     if (server_path != NULL) {
         tcase_add_test(links, what_was_sent_before_a_stop_arrives);
+        tcase_add_test(links, a_link_that_is_wanted_again_at_once_comes_up_again);
     }
     suite_add_tcase(suite, links);
     return check_main(suite);
