@@ -79,9 +79,22 @@ static void count_error(struct consumer *c, enum err err)
 
 /* --- up and down --- */
 
+/* What came so far is not acknowledged: by now it may be another stream, in which another message has that number, and would never be delivered
+ * again. If it is the same, it delivers once more what was not acknowledged. */
+static void forget_replies(struct consumer *c)
+{
+    struct list *it, *tmp;
+    list_for_each(it, tmp, &c->messages)
+    {
+        list_entry(it, struct bus_message, link)->reply[0] = '\0';
+    }
+    unsupported_forget(&c->unsupported);
+}
+
 /* Until the durable consumer is ready (again). */
 static void wait_for_durable(struct consumer *c)
 {
+    forget_replies(c);
     c->state = CONSUMER_WAITING;
     c->credit = 0;
 }
@@ -106,6 +119,7 @@ static void start_pulling(struct consumer *c, uint64_t now_us)
 {
     log_info(c->log, "bus: receiving the invalidations of region %s (stream %s, consumer %s)", c->peer->region, c->durable.stream,
              c->durable.name);
+    forget_replies(c); /* of what came late from before */
     c->state = CONSUMER_PULLING;
     c->due_us = now_us;
     c->first_request = c->request + 1;
@@ -297,10 +311,10 @@ void consumer_on_status(struct consumer *c, uint64_t request, const struct incom
 
 /* --- messages --- */
 
-/* Tells the stream what became of a message. What does not arrive only means that the message comes again. */
+/* Tells the stream what became of a message, unless that was given up (""). What does not arrive only means that the message comes again. */
 static void settle(struct consumer *c, const char *reply, const char *verdict)
 {
-    if (c->state == CONSUMER_DOWN) {
+    if (c->state == CONSUMER_DOWN || reply[0] == '\0') {
         return;
     }
     struct outgoing out = {.subject = reply, .data = span_str(verdict)};

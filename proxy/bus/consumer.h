@@ -7,6 +7,8 @@
  *   down ──on_up──▶ waiting (for the durable consumer: durable.h) ──ready──▶ pulling ──nobody answers, deleted, or silent for long──▶ waiting
  *    └──on_down── any                    what was lost before is the cursor's to find out (cursor.h)
  *
+ *                       … and what is being applied at that time is not acknowledged any more: the numbers may be those of another stream by then
+ *
  *   message ──▶ decode ──▶ one delivery for each event ──▶ sink … delivery_done ──▶ the last one: +ACK, or -NAK with a delay
  *        │                                                              └── again and again not applied, with a spool: into it, then +ACK
  *        └── not understood: +TERM (it must not be in the way of others);  of a newer format: unsupported.h
@@ -46,7 +48,7 @@ struct bus_message {
     uint32_t remaining;
     uint32_t count;
     enum err err; /* of the first event that could not be applied */
-    char reply[SUBJECT_MAX];
+    char reply[SUBJECT_MAX]; /* "": not to be acknowledged any more */
     struct delivery deliveries[];
 };
 

@@ -226,6 +226,10 @@ void durable_on_answer(struct durable *d, uint64_t request, const struct incomin
         on_made(d, answer.root, now_us);
     } else if (d->state == DURABLE_LOOKING && answer.err_code == JETSTREAM_CONSUMER_NOT_FOUND) {
         on_missing(d, now_us);
+    } else if (jetstream_is_for_later(&answer)) {
+        d->no_stream = false;
+        snprintf(d->problem, sizeof d->problem, "%s", answer.text);
+        retry_later(d, now_us);
     } else if (d->state == DURABLE_UPDATING && answer.err_code != 0) {
         on_unchangeable(d, answer.text, now_us);
     } else {

@@ -30,7 +30,7 @@ enum finder_result finder_on_answer(struct finder *f, enum err err, const struct
     if (err == OK) {
         return FINDER_THERE;
     }
-    if (answer->err_code == JETSTREAM_IN_THE_MAKING || (was_creating && answer->err_code == JETSTREAM_STREAM_NAME_EXISTS)) {
+    if (jetstream_is_for_later(answer) || (was_creating && answer->err_code == JETSTREAM_STREAM_NAME_EXISTS)) {
         return FINDER_LATER;
     }
     f->is_creating = !was_creating && answer->err_code == JETSTREAM_STREAM_NOT_FOUND;

@@ -131,6 +131,14 @@ static enum err refused(struct answer *out, int code, int err_code, const char *
     return code == STATUS_NO_RESPONDERS ? ERR_UNAVAILABLE : ERR_BUS;
 }
 
+/* A server by itself says nothing of a cluster; one of a cluster names itself where there are no replicas. */
+static bool has_no_leader(const json_t *info)
+{
+    const json_t *cluster = json_object_get(info, "cluster");
+    const char *leader = json_string_value(json_object_get(cluster, "leader"));
+    return json_is_object(cluster) && (leader == NULL || leader[0] == '\0');
+}
+
 enum err jetstream_answer(const struct incoming *message, struct answer *out)
 {
     memset(out, 0, sizeof *out);
@@ -157,7 +165,16 @@ enum err jetstream_answer(const struct incoming *message, struct answer *out)
     if (created != NULL && strcmp(created, NEVER) == 0) {
         return refused(out, 0, JETSTREAM_IN_THE_MAKING, "it is just being made");
     }
+    if (has_no_leader(out->root)) {
+        bool is_consumer = json_object_get(out->root, "stream_name") != NULL;
+        return refused(out, 0, JETSTREAM_NO_LEADER, is_consumer ? "its consumer has no leader" : "its stream has no leader");
+    }
     return OK;
+}
+
+bool jetstream_is_for_later(const struct answer *answer)
+{
+    return answer->err_code == JETSTREAM_IN_THE_MAKING || answer->err_code == JETSTREAM_NO_LEADER;
 }
 
 void answer_clear(struct answer *answer)

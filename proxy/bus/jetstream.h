@@ -24,6 +24,7 @@ enum jetstream_error {
     JETSTREAM_STREAM_NOT_FOUND = 10059,
     JETSTREAM_WRONG_LAST_SEQUENCE = 10071,
     JETSTREAM_IN_THE_MAKING = -1, /* not the server's: a stream that it reports without a time of creation can not be used yet, and some questions would end the server */
+    JETSTREAM_NO_LEADER = -2,     /* nor this: any replica answers then, with what it knows itself, which may be older than what was acknowledged */
 };
 
 struct answer {
@@ -55,6 +56,8 @@ char *jetstream_consumer_body(const char *stream, const char *region, uint32_t a
 /* Parses an answer (or a status in its place). The caller lets go of it with answer_clear(), whatever the result. */
 enum err jetstream_answer(const struct incoming *message, struct answer *out);
 void answer_clear(struct answer *answer);
+/* Whether it says nothing yet, and nothing is wrong: the same is asked again in a while. */
+bool jetstream_is_for_later(const struct answer *answer);
 /* Whether a publication's answer says that `stream` has it. */
 bool jetstream_was_stored(const struct answer *answer, const char *stream);
 

@@ -151,9 +151,13 @@ static void on_refusal(struct keeper *k, const struct answer *answer, uint64_t n
         create(k, now_us);
         return;
     }
-    bool has_others = k->state == KEEPER_CREATING && answer->err_code == JETSTREAM_STREAM_NAME_EXISTS;
-    if (has_others || answer->err_code == JETSTREAM_IN_THE_MAKING) {
+    if (k->state == KEEPER_CREATING && answer->err_code == JETSTREAM_STREAM_NAME_EXISTS) {
         retry_later(k, now_us); /* another sidecar was faster: look at what it has made */
+        return;
+    }
+    if (jetstream_is_for_later(answer)) {
+        snprintf(k->problem, sizeof k->problem, "%s", answer->text);
+        retry_later(k, now_us);
         return;
     }
     if (k->state == KEEPER_UPDATING && answer->code != STATUS_NO_RESPONDERS && answer->err_code != 0) {

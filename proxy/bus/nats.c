@@ -24,6 +24,8 @@
 #define REOPEN_MIN_MS 500 /* after what the library does not try again by itself: the first connection, refused credentials */
 #define REOPEN_MAX_MS 5000
 #define CALLBACKS_END_MS 10000
+#define LAST_US 2000000ULL /* after a stop, what was sent before it is written for so long */
+#define LAST_FLUSH_MS 1000 /* … and its arrival waited for */
 #define SUBSCRIPTIONS (2 + LINK_EXTRA_MAX) /* the inbox, the watch, and what the options name */
 
 struct link {
@@ -37,7 +39,9 @@ struct link {
     pthread_t thread;
     struct mailbox mailbox; /* struct letter, for our thread */
     _Atomic bool is_stopping;
+    _Atomic uint64_t write_until_us; /* while stopping */
     _Atomic bool is_wanted;
+    _Atomic uint32_t unwanted; /* how often it was not: our thread may be too late to see it in is_wanted */
     _Atomic size_t out_bytes;
     _Atomic size_t in_bytes;
     _Atomic bool is_closed; /* the library has given the connection up */
@@ -46,6 +50,7 @@ struct link {
     /* Our thread's. */
     natsConnection *connection;
     natsSubscription *subscriptions[SUBSCRIPTIONS];
+    uint32_t opened_unwanted; /* `unwanted` when the connection was opened */
     struct backoff backoff;
 
     /* Covers reading the library's idea of the status and posting it, so that the last event posted is what is true. */
@@ -299,7 +304,7 @@ static void deliver_letter(struct mail *mail, void *owner)
 {
     struct letter *letter = container_of(mail, struct letter, mail);
     struct link *link = owner;
-    if (!atomic_load(&link->is_stopping)) {
+    if (!atomic_load(&link->is_stopping) || clock_mono_us() < atomic_load(&link->write_until_us)) {
         natsStatus s = write_message(link, letter);
         if (s != NATS_OK) { /* whoever sent it finds out by the missing answer */
             log_warn(link->log, "bus: writing to the NATS of region %s: %s", link->options.name, natsStatus_GetText(s));
@@ -416,6 +421,7 @@ static natsStatus link_open(struct link *link)
     char subject[sizeof link->inbox + 2];
     char why[ACCESS_TEXT_MAX];
     atomic_store(&link->is_closed, false);
+    link->opened_unwanted = atomic_load(&link->unwanted);
     link->has_connection_ended = false; /* no callback of this connection can run yet, and none of the last one any more */
     link->subscriptions_running = 0;
     natsStatus s = connect_now(link, why);
@@ -488,17 +494,23 @@ static void pause_before_reopening(struct link *link)
     }
 }
 
-/* Until it is closed, not wanted any more, or down for so long that the library's attempts are given up for a new one. */
+/* Until it is closed, not wanted any more (be it for a moment: its user waits for an on_up since), or down for so long that the library's attempts are given up for a new one. */
 static void keep_open(struct link *link)
 {
     uint64_t up_us = clock_mono_us(); /* when it was last known to be */
-    while (is_to_be_open(link) && !atomic_load(&link->is_closed)) {
+    while (is_to_be_open(link) && !atomic_load(&link->is_closed) && link->opened_unwanted == atomic_load(&link->unwanted)) {
         wait_for_mail(link, CHECK_MS);
         uint64_t now_us = clock_mono_us();
         if (natsConnection_Status(link->connection) == NATS_CONN_STATUS_CONNECTED) {
             up_us = now_us;
         } else if (now_us > up_us + RENEW_US) {
             return;
+        }
+    }
+    if (atomic_load(&link->is_stopping)) { /* what was sent before, as the ends of locks: a key stays locked if they are lost */
+        mailbox_drain(&link->mailbox, link);
+        if (natsConnection_Status(link->connection) == NATS_CONN_STATUS_CONNECTED) {
+            natsConnection_FlushTimeout(link->connection, LAST_FLUSH_MS);
         }
     }
 }
@@ -577,12 +589,14 @@ struct transport *link_transport(struct link *link)
 
 void link_want(struct link *link, bool is_wanted)
 {
+    atomic_fetch_add(&link->unwanted, !is_wanted);
     atomic_store(&link->is_wanted, is_wanted);
     mailbox_wake(&link->mailbox);
 }
 
 void link_stop(struct link *link)
 {
+    atomic_store(&link->write_until_us, clock_mono_us() + LAST_US);
     atomic_store(&link->is_stopping, true);
     mailbox_wake(&link->mailbox);
 }

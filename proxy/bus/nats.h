@@ -48,9 +48,10 @@ struct link_options {
 /* The strings, the log and the mailbox are borrowed for the link's life. The handler is called when `mailbox` is drained. */
 enum err link_create(const struct link_options *options, struct log *log, struct mailbox *mailbox, struct link **out);
 struct transport *link_transport(struct link *link);
-/* Whether it is to be connected. One that is not wanted closes its connection, and calls its handler no more. */
+/* Whether it is to be connected. One that is not wanted closes its connection, and calls its handler no more; if it is wanted again, be it at once,
+ * there is another on_up. */
 void link_want(struct link *link, bool is_wanted);
-void link_stop(struct link *link); /* starts to close; does not wait */
+void link_stop(struct link *link); /* starts to close; does not wait. What was sent before goes out, as far as that takes seconds at most. */
 /* Waits for the link's thread. No event is posted after it; those in the mailbox must be drained (the handler is not called any
  * more) before link_destroy(). */
 void link_join(struct link *link);

@@ -267,6 +267,10 @@ static void on_watching(struct rulebook *b, const json_t *info, uint64_t now_us)
 
 static void on_refused(struct rulebook *b, enum err err, const struct answer *answer, uint64_t now_us)
 {
+    if (jetstream_is_for_later(answer)) {
+        retry_later(b, now_us);
+        return;
+    }
     count_error(b, err == OK ? ERR_PROTOCOL : err);
     log_warn(b->log, "bus: the rules of this region (bucket %s) can not be watched: %s (%d); trying again", b->stream + sizeof "KV_" - 1, answer->text,
              answer->err_code != 0 ? answer->err_code : answer->code);

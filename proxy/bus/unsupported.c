@@ -42,10 +42,15 @@ static void clear(struct unsupported *u, struct list *list, const char *verdict)
     }
 }
 
-void unsupported_deinit(struct unsupported *u)
+void unsupported_forget(struct unsupported *u)
 {
     clear(u, &u->waiting, NULL);
     clear(u, &u->covering, NULL);
+}
+
+void unsupported_deinit(struct unsupported *u)
+{
+    unsupported_forget(u);
 }
 
 static bool hold(struct unsupported *u, uint64_t now_us)

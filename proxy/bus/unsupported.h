@@ -45,6 +45,8 @@ void unsupported_deinit(struct unsupported *unsupported);
 
 /* A message, by where it is acknowledged; `why` it is not understood. */
 void unsupported_take(struct unsupported *unsupported, const char *reply, const char *why, uint64_t now_us);
+/* The stream may be another from now on: what came so far is acknowledged by nobody, and delivered again if it is the same. */
+void unsupported_forget(struct unsupported *unsupported);
 /* Does what is due; returns when to call again (UINT64_MAX: not before something happens). */
 uint64_t unsupported_step(struct unsupported *unsupported, uint64_t now_us);
 

@@ -224,10 +224,11 @@ static void ask(struct prepare *p, uint32_t i, uint64_t now_us)
     send_to(p, i, kinds[p->write.kind]);
 }
 
+/* Also where a second one said that it is busy: the first may be slow, and lock it yet. */
 static void give_up_locks(struct prepare *p)
 {
     for (uint32_t i = 0; i < p->preparer->region_count && p->write.kind == STRONG_LOCK; i++) {
-        if (p->asked[i].times > 0 && p->asked[i].place != PLACE_BUSY) {
+        if (p->asked[i].times > (p->asked[i].place == PLACE_BUSY ? 1 : 0)) {
             send_to(p, i, MESSAGE_COMMIT);
         }
     }

@@ -648,6 +648,92 @@ START_TEST(link_to_a_server_that_does_not_read)
 }
 END_TEST
 
+/* A link to the server of the region east that is up. */
+static struct link *link_up(struct link_state *state, struct mailbox *box, struct log *log)
+{
+    static const struct transport_handler handler = {on_link_up, on_link_down, on_link_message};
+    static const struct config_access nobody = {NULL};
+    struct link *link = NULL;
+    server_start(&servers[EAST]);
+    ck_assert_int_eq(mailbox_init(box), OK);
+    link_box = box;
+    struct link_options options = {.name = "east",
+                                   .access = {.urls = servers[EAST].url, .own = &nobody, .section = "bus"},
+                                   .client_name = "test",
+                                   .is_wanted = true,
+                                   .handler = &handler,
+                                   .ctx = state};
+    ck_assert_int_eq(link_create(&options, log, box, &link), OK);
+    WAIT(drained(state->is_up), 10);
+    return link;
+}
+
+static void link_down(struct link *link, struct mailbox *box)
+{
+    link_stop(link);
+    link_join(link);
+    mailbox_drain(box, NULL);
+    link_destroy(&link);
+    mailbox_deinit(box);
+}
+
+/* Reads what a bare client gets until its PING is answered; how often `what` was in it. */
+static uint32_t count_until_pong(int fd, const char *what)
+{
+    static char buffer[1 << 16];
+    size_t used = 0;
+    uint32_t count = 0;
+    ck_assert_int_eq(write(fd, "PING\r\n", 6), 6);
+    do {
+        ssize_t got = read(fd, buffer + used, sizeof buffer - 1 - used);
+        ck_assert_int_gt(got, 0);
+        used += (size_t)got;
+        buffer[used] = '\0';
+    } while (strstr(buffer, "PONG\r\n") == NULL);
+    for (const char *at = buffer; (at = strstr(at, what)) != NULL; at++) {
+        count++;
+    }
+    return count;
+}
+
+/* The ends of locks are the last that a sidecar says. */
+START_TEST(what_was_sent_before_a_stop_arrives)
+{
+    static const char subscribe[] = "CONNECT {\"verbose\":false}\r\nSUB last 1\r\n";
+    struct mailbox box;
+    struct link_state state = {.is_up = false};
+    struct link *link = link_up(&state, &box, NULL);
+    int fd = connect_to(servers[EAST].port);
+    ck_assert_int_eq(write(fd, subscribe, sizeof subscribe - 1), (int)sizeof subscribe - 1);
+    ck_assert_uint_eq(count_until_pong(fd, "MSG last"), 0);
+    struct outgoing out = {.subject = "last", .data = SPAN_LIT("word")};
+    for (uint32_t i = 0; i < 100; i++) {
+        ck_assert_int_eq(link_transport(link)->ops->send(link_transport(link), &out), OK);
+    }
+    link_down(link, &box);
+    ck_assert_uint_eq(count_until_pong(fd, "MSG last"), 100);
+    close(fd);
+}
+END_TEST
+
+START_TEST(a_link_that_is_wanted_again_at_once_comes_up_again)
+{
+    struct mailbox box;
+    struct link_state state = {.is_up = false};
+    struct log *log = log_create(STDERR_FILENO, LOG_ERROR);
+    struct link *link = link_up(&state, &box, log);
+    ck_assert_uint_eq(state.ups, 1);
+    for (uint32_t ups = 2; ups < 4; ups++) { /* whether its thread has seen the first or not */
+        link_want(link, false);
+        link_want(link, true);
+        WAIT(drained(state.ups >= ups), 10);
+        ck_assert(state.is_up);
+    }
+    link_down(link, &box);
+    log_destroy(&log);
+}
+END_TEST
+
 START_TEST(a_url_is_shown_without_its_password)
 {
     static const char *const urls[][2] = {
@@ -777,5 +863,13 @@ int main(void)
         tcase_add_test(tc, stops_while_busy);
     }
     suite_add_tcase(suite, tc);
+    TCase *links = tcase_create("links");
+    tcase_set_timeout(links, 60);
+    tcase_add_checked_fixture(links, setup, teardown);
+    if (server_path != NULL) {
+        tcase_add_test(links, what_was_sent_before_a_stop_arrives);
+        tcase_add_test(links, a_link_that_is_wanted_again_at_once_comes_up_again);
+    }
+    suite_add_tcase(suite, links);
     return check_main(suite);
 }

@@ -327,6 +327,26 @@ START_TEST(settings_that_drop_events_are_refused)
 }
 END_TEST
 
+/* Of one with replicas that has no leader, any of them answers, with what it knows itself: whatever was asked, it is asked again. */
+START_TEST(a_replica_without_a_leader_is_asked_again)
+{
+    consumer_on_up(&consumer, T0);
+    for (int i = 0; i < 3; i++) {
+        answer("{\"stream_name\":\"INVAL_east\",\"config\":{\"deliver_policy\":\"all\",\"ack_policy\":\"explicit\",\"max_deliver\":3},\"cluster\":{\"name\":\"c\"}}",
+               T0);
+        ck_assert_int_eq(consumer.durable.state, DURABLE_WAITING);
+        ck_assert_str_eq(consumer_problem(&consumer), "its consumer has no leader");
+        consumer_step(&consumer, consumer.durable.due_us);
+        ck_assert_str_eq(fake_last(fake)->subject, INFO);
+    }
+    answer("{\"config\":{\"deliver_policy\":\"all\",\"ack_policy\":\"explicit\",\"max_deliver\":-1,\"ack_wait\":1}}", T0);
+    ck_assert_int_eq(consumer.durable.state, DURABLE_UPDATING);
+    answer("{\"stream_name\":\"INVAL_east\",\"cluster\":{\"name\":\"c\"}}", T0);
+    ck_assert_int_eq(consumer.durable.state, DURABLE_WAITING); /* not used as it is */
+    ck_assert_uint_eq(metrics_sum(metrics, METRIC_ERRORS, metric_index2(SOURCE_BUS, ERR_COUNT, ERR_BUS)), 0);
+}
+END_TEST
+
 START_TEST(strangers_are_not_answered)
 {
     static const char *const replies[] = {"",
@@ -624,6 +644,73 @@ START_TEST(backlog)
 }
 END_TEST
 
+/* The stream and the consumer were made anew meanwhile: the number that the old message had is another's now. */
+START_TEST(what_came_before_is_not_acknowledged_to_the_next_stream)
+{
+    start(T0);
+    message("outrigger.inval.east.key", REPLY, RAW("{\"key\":\"a\",\"version\":\"5\",\"timestamp\":1}"), T0);
+    message("outrigger.inval.east.key", REPLY, RAW("{\"key\":\"b\",\"version\":\"6\",\"timestamp\":1}"), T0);
+    consumer_on_down(&consumer);
+    start(T0 + S);
+    ck_assert_uint_eq(consumer.state, CONSUMER_PULLING);
+    message("outrigger.inval.east.key", REPLY, RAW("{\"key\":\"c\",\"version\":\"7\",\"timestamp\":1}"), T0 + S);
+    uint32_t sent = fake->count;
+    done(deliveries[0], OK, WALL);
+    done(deliveries[1], ERR_UNAVAILABLE, WALL);
+    ck_assert_uint_eq(fake->count, sent);
+    done(deliveries[2], OK, WALL);
+    ck_assert_uint_eq(fake->count, sent + 1);
+    ck_assert_str_eq(fake_last(fake)->data, "+ACK");
+    ck_assert_uint_eq(counted(METRIC_BUS_APPLIED), 2);
+    ck_assert_uint_eq(consumer.under_way, 0);
+    /* The same where the connection stays. */
+    message("outrigger.inval.east.key", REPLY, RAW("{\"key\":\"a\",\"version\":\"5\",\"timestamp\":1}"), T0 + S);
+    struct incoming deleted = fake_status(STATUS_CONFLICT, "Consumer Deleted");
+    consumer_on_status(&consumer, consumer.request, &deleted, T0 + S);
+    ck_assert_uint_eq(consumer.state, CONSUMER_WAITING);
+    sent = fake->count;
+    done(deliveries[3], OK, WALL);
+    ck_assert_uint_eq(fake->count, sent);
+    /* One that comes late, of the old ones. */
+    message("outrigger.inval.east.key", REPLY, RAW("{\"key\":\"a\",\"version\":\"5\",\"timestamp\":1}"), T0 + S);
+    consumer_step(&consumer, consumer.durable.due_us);
+    answer(THERE, T0 + 2 * S);
+    ck_assert_uint_eq(consumer.state, CONSUMER_PULLING);
+    sent = fake->count;
+    done(deliveries[4], OK, WALL);
+    ck_assert_uint_eq(fake->count, sent);
+}
+END_TEST
+
+START_TEST(what_a_rule_covers_is_not_acknowledged_to_the_next_stream)
+{
+    start(T0);
+    for (uint32_t i = 0; i < UNSUPPORTED_HELD_MAX + 3; i++) {
+        message("outrigger.inval.east.key", REPLY, "{\"format\":2}", T0);
+    }
+    consumer_step(&consumer, T0);
+    ck_assert_uint_eq(delivered, 1);
+    message("outrigger.inval.east.key", REPLY, "{\"format\":2}", T0); /* waits for the next rule */
+    ck_assert_uint_eq(consumer.unsupported.count, 4);
+    consumer_on_down(&consumer);
+    start(T0 + S);
+    ck_assert_uint_eq(consumer.unsupported.count, 0);
+    message("outrigger.inval.east.key", REPLY, "{\"format\":2}", T0 + S);
+    fake_clear(fake);
+    delivery_done(deliveries[0], OK);
+    mailbox_drain(&box, NULL);
+    ck_assert_uint_eq(fake->count, 0);
+    consumer_step(&consumer, consumer.unsupported.due_us);
+    ck_assert_uint_eq(delivered, 2);
+    fake_clear(fake);
+    delivery_done(deliveries[1], OK);
+    mailbox_drain(&box, NULL);
+    ck_assert_uint_eq(fake->count, 1);
+    ck_assert_str_eq(fake->sent[0].data, "+ACK");
+    ck_assert_uint_eq(consumer.unsupported.count, 0);
+}
+END_TEST
+
 int main(void)
 {
     Suite *suite = suite_create("bus/consumer");
@@ -638,6 +725,7 @@ int main(void)
     tcase_add_test(tc, newer_is_kept_for_later);
     tcase_add_test(tc, too_many_of_a_newer_format_are_covered_by_a_rule);
     tcase_add_test(tc, settings_that_drop_events_are_refused);
+    tcase_add_test(tc, a_replica_without_a_leader_is_asked_again);
     tcase_add_test(tc, strangers_are_not_answered);
     tcase_add_test(tc, asks_for_more_in_time);
     tcase_add_test(tc, expiry_is_normal);
@@ -650,6 +738,8 @@ int main(void)
     tcase_add_test(tc, a_slow_sink_holds_back);
     tcase_add_test(tc, down_forgets_and_up_starts_over);
     tcase_add_test(tc, a_full_link_is_no_loss);
+    tcase_add_test(tc, what_came_before_is_not_acknowledged_to_the_next_stream);
+    tcase_add_test(tc, what_a_rule_covers_is_not_acknowledged_to_the_next_stream);
     tcase_add_test(tc, what_can_not_be_applied_goes_to_the_spool);
     suite_add_tcase(suite, tc);
     return check_main(suite);

@@ -338,6 +338,34 @@ START_TEST(another_sidecar_makes_the_consumer_meanwhile)
 }
 END_TEST
 
+/* Of a stream with replicas that has no leader, any of them answers, with what it knows itself. */
+START_TEST(a_replica_without_a_leader_knows_nothing)
+{
+    up();
+    loaded(MARK(CREATED, "10", SEEN), 3);
+    consumer_is(10, 0);
+    uint32_t sent = peer->count;
+    from_peer("{\"config\":{},\"created\":\"" CREATED "\",\"state\":{\"first_seq\":1,\"last_seq\":8},\"cluster\":{\"name\":\"c\",\"replicas\":[]}}");
+    ck_assert_uint_eq(applied_count, 0);
+    ck_assert_uint_eq(peer->count, sent); /* no DELETE, no question about a message */
+    ck_assert_int_eq(cursor.state, CURSOR_RESTING);
+    ck_assert_str_eq(cursor_problem(&cursor), "its stream has no leader");
+    ck_assert_uint_eq(metrics_sum(metrics, METRIC_BUS_GAPS, 1), 0);
+    cursor_step(&cursor, cursor.due_us);
+    loaded(MARK(CREATED, "10", SEEN), 3);
+    from_peer("{\"stream_name\":\"INVAL_east\",\"name\":\"to_west\",\"config\":{},\"ack_floor\":{\"stream_seq\":3},\"cluster\":{\"name\":\"c\"}}");
+    ck_assert_int_eq(cursor.state, CURSOR_RESTING);
+    ck_assert_str_eq(cursor_problem(&cursor), "its consumer has no leader");
+    cursor_step(&cursor, cursor.due_us);
+    loaded(MARK(CREATED, "10", SEEN), 3);
+    consumer_is(10, 0);
+    from_peer("{\"config\":{},\"created\":\"" CREATED "\",\"state\":{\"first_seq\":1,\"last_seq\":10},\"cluster\":{\"name\":\"c\",\"leader\":\"a\"}}");
+    message_is(10, SEEN);
+    ck_assert_ptr_null(cursor_problem(&cursor));
+    ck_assert_uint_eq(applied_count, 0);
+}
+END_TEST
+
 START_TEST(a_stream_that_went_back_and_grew_again)
 {
     durable_on_up(&durable, T0);
@@ -439,6 +467,7 @@ int main(void)
     tcase_add_test(tc, a_bucket_that_is_being_made);
     tcase_add_test(tc, a_consumer_that_is_ahead_is_made_anew);
     tcase_add_test(tc, another_sidecar_makes_the_consumer_meanwhile);
+    tcase_add_test(tc, a_replica_without_a_leader_knows_nothing);
     tcase_add_test(tc, a_stream_that_went_back_and_grew_again);
     tcase_add_test(tc, another_sidecar_was_faster);
     tcase_add_test(tc, links_go_down);

@@ -1,5 +1,6 @@
 #include "proxy/bus/ring.h"
 
+#include "proxy/bus/keeper.h"
 #include "proxy/metric.h"
 #include "tests/unit/bus/fake_transport.h"
 #include "tests/unit/check_main.h"
@@ -209,6 +210,31 @@ START_TEST(switched_off)
 }
 END_TEST
 
+/* Of a stream with replicas that has no leader, any of them answers, with what it knows itself. */
+START_TEST(a_replica_without_a_leader_has_lost_nothing)
+{
+    struct keeper keeper;
+    keeper_init(&keeper, &config, &fake->transport, NULL, 1);
+    keeper.ring = &ring;
+    look("2026-11-24T12:00:00Z", 0, T0);
+    for (uint64_t seq = 1; seq <= 10; seq++) {
+        add(seq, T0);
+    }
+    keeper_on_up(&keeper, T0 + S);
+    struct incoming m = fake_answer("{\"created\":\"2026-11-24T12:00:00Z\",\"config\":{\"name\":\"INVAL_west\"},\"state\":{\"first_seq\":1,\"last_seq\":8},"
+                                    "\"cluster\":{\"name\":\"c\"}}");
+    uint32_t sent = fake->count;
+    keeper_on_answer(&keeper, fake_number(fake_last(fake)), &m, T0 + S);
+    ck_assert_uint_eq(ring.lost_count, 0);
+    ck_assert_uint_eq(ring.broken_us, 0);
+    ck_assert_uint_eq(fake->count, sent); /* nor is it updated */
+    ck_assert_str_eq(keeper_problem(&keeper), "its stream has no leader");
+    ck_assert_int_eq(keeper.state, KEEPER_WAITING);
+    keeper_step(&keeper, keeper.due_us);
+    ck_assert_str_eq(fake_last(fake)->subject, "$JS.API.STREAM.INFO.INVAL_west");
+}
+END_TEST
+
 int main(void)
 {
     Suite *suite = suite_create("bus/ring");
@@ -221,6 +247,7 @@ int main(void)
     tcase_add_test(tc, all_is_published_again_to_another_stream);
     tcase_add_test(tc, room_is_bounded);
     tcase_add_test(tc, switched_off);
+    tcase_add_test(tc, a_replica_without_a_leader_has_lost_nothing);
     suite_add_tcase(suite, tc);
     return check_main(suite);
 }

@@ -260,6 +260,35 @@ START_TEST(locks_that_were_ended_with_a_silent_sidecar_are_ended_with_all)
 }
 END_TEST
 
+START_TEST(who_says_busy_when_asked_again_is_given_up_too)
+{
+    struct strong_write *done;
+    struct strong_write *write = submit(STRONG_LOCK, "first", &done);
+    say_all(MESSAGE_OK);
+    finish(write, true);
+    write = submit(STRONG_LOCK, "k", &done);
+    ck_assert_str_eq(last(0, 0)->subject, "_INBOX.server.s.0");
+    uint64_t version = last(0, 0)->version;
+    say(last(2, 0), MESSAGE_BUSY);
+    pass(260 * MS);
+    ck_assert_str_eq(last(0, MESSAGE_LOCK)->subject, "locks");
+    uint32_t commits[REGIONS] = {count_of(0, MESSAGE_COMMIT), count_of(1, MESSAGE_COMMIT), count_of(2, MESSAGE_COMMIT)};
+    say(last(1, MESSAGE_LOCK), MESSAGE_OK);
+    say(last(0, MESSAGE_LOCK), MESSAGE_BUSY);
+    ck_assert_uint_eq(count_of(0, MESSAGE_COMMIT), commits[0] + 1); /* the silent one may still lock it */
+    ck_assert_uint_eq(last(0, MESSAGE_COMMIT)->version, version);
+    ck_assert_str_eq(last(0, MESSAGE_COMMIT)->subject, "locks");
+    ck_assert_uint_eq(count_of(1, MESSAGE_COMMIT), commits[1] + 1);
+    ck_assert_uint_eq(count_of(2, MESSAGE_COMMIT), commits[2]); /* one was asked, and has no lock of ours */
+    ck_assert_ptr_null(done);
+    pass(200 * MS);
+    ck_assert_uint_ne(last(0, MESSAGE_LOCK)->version, version);
+    say_all(MESSAGE_OK);
+    ck_assert_int_eq(done->err, OK);
+    finish(write, true);
+}
+END_TEST
+
 START_TEST(no_share_is_asked_again)
 {
     struct strong_write *done;
@@ -507,6 +536,7 @@ int main(void)
     tcase_add_test(tc, silence_is_asked_again_then_fails_without_votes);
     tcase_add_test(tc, who_answers_is_asked_again_and_all_when_it_is_silent);
     tcase_add_test(tc, locks_that_were_ended_with_a_silent_sidecar_are_ended_with_all);
+    tcase_add_test(tc, who_says_busy_when_asked_again_is_given_up_too);
     tcase_add_test(tc, no_share_is_asked_again);
     tcase_add_test(tc, a_region_that_is_out_is_not_asked);
     tcase_add_test(tc, a_region_that_has_been_down_is_not_waited_for);

@@ -363,6 +363,27 @@ START_TEST(nonsense_is_not_heeded)
 }
 END_TEST
 
+/* Of a bucket with replicas that has no leader, any of them answers, with what it knows itself. */
+START_TEST(a_replica_without_a_leader_has_not_gone_back)
+{
+    write_by_another(4);
+    usable();
+    ck_assert_uint_gt(vote.info_seq, 0);
+    vote_on_up(&vote, now); /* the connection was lost */
+    char text[256];
+    snprintf(text, sizeof text, "{\"created\":\"%s\",\"config\":{},\"state\":{\"first_seq\":0,\"last_seq\":0},\"cluster\":{\"name\":\"c\"}}", vote.created);
+    answer(fake_last(fake), text);
+    ck_assert(!vote_is_usable(&vote, now));
+    ck_assert_str_eq(vote_problem(&vote, now), "its stream has no leader");
+    fake_clear(fake);
+    now = vote.due_us;
+    vote_step(&vote, now);
+    ck_assert_str_eq(fake_last(fake)->subject, "$JS.API.STREAM.INFO.KV_CONTROL_west");
+    talk();
+    ck_assert(vote_is_usable(&vote, now)); /* without a lease's pause */
+}
+END_TEST
+
 int main(void)
 {
     Suite *suite = suite_create("strong/vote");
@@ -380,6 +401,7 @@ int main(void)
     tcase_add_test(tc, a_domain);
     tcase_add_test(tc, silence_and_refusals);
     tcase_add_test(tc, nonsense_is_not_heeded);
+    tcase_add_test(tc, a_replica_without_a_leader_has_not_gone_back);
     suite_add_tcase(suite, tc);
     return check_main(suite);
 }
