@@ -170,7 +170,7 @@ def heal(cluster: Any) -> None:
 
 def workers(sidecar: Outrigger) -> int:
     with Wire(sidecar.port) as wire:
-        return int(wire.stats()["threads"])
+        return int(re.search(rb"STAT threads (\d+)\r\n", wire.ask(b"stats\r\n", b"END\r\n")).group(1))
 
 
 def connected(node: Any, *sidecars: Outrigger) -> None:
